@@ -1,0 +1,1 @@
+//! Typed records over a metadata store, and the one atomic activation of a bundle.

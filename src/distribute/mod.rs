@@ -1,0 +1,1 @@
+//! From desired state to a signed receipt: offer, want, upload, commit.

@@ -1,0 +1,1 @@
+//! Keys: ids, signing and verifying under this crate's own policy, key rings.

@@ -1,0 +1,23 @@
+//! distedge: a software distribution edge as a library.
+
+pub mod access;
+pub mod blob;
+pub mod bundle;
+pub mod catalog;
+pub mod clock;
+pub mod digest;
+pub mod distribute;
+pub mod edge;
+pub mod error;
+pub mod key;
+pub mod meta;
+pub mod name;
+pub mod range;
+pub mod registry;
+pub mod secret;
+#[cfg(feature = "server")]
+pub mod server;
+pub mod source;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod transport;

@@ -1,0 +1,1 @@
+//! One file a protocol: what a request path means and how the answer is shaped.

@@ -1,0 +1,1 @@
+//! Serves an edge on sockets.

@@ -1,0 +1,1 @@
+//! The source service: bundle, sign, distribute.

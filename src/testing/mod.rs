@@ -1,0 +1,1 @@
+//! Conformance suites, fault wrappers, a manual clock and the crash simulator.

@@ -1,0 +1,121 @@
+//! Bytes to and from another node: the [`Transport`] port.
+//!
+//! A transport carries one call at a time to one peer and brings the answer back. It knows how
+//! to reach the peer and how to present its credentials; what the calls mean is `distribute`'s
+//! affair.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::blob::ByteStream;
+use crate::error::Result;
+
+/// What a [`Call`] wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verb {
+    /// Read.
+    Get,
+    /// Read the head only.
+    Head,
+    /// Set.
+    Put,
+    /// Do.
+    Post,
+    /// Append to an upload.
+    Patch,
+    /// Remove.
+    Delete,
+}
+
+/// The bytes that go with a [`Call`].
+pub enum CallBody {
+    /// In memory.
+    Bytes(Bytes),
+    /// A stream of exactly this many bytes.
+    Stream(u64, ByteStream),
+}
+
+impl fmt::Debug for CallBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallBody::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            CallBody::Stream(length, _) => write!(f, "Stream({length})"),
+        }
+    }
+}
+
+/// One request to the peer.
+#[derive(Debug)]
+pub struct Call {
+    /// What is wanted.
+    pub verb: Verb,
+    /// The path on the peer, absolute and percent-encoded.
+    pub path: String,
+    /// For [`Verb::Patch`]: the offset at which the body continues the upload.
+    pub offset: Option<u64>,
+    /// The body.
+    pub body: CallBody,
+}
+
+impl Call {
+    /// A call without a body.
+    pub fn new(verb: Verb, path: impl Into<String>) -> Call {
+        Call { verb, path: path.into(), offset: None, body: CallBody::Bytes(Bytes::new()) }
+    }
+
+    /// The same call with these bytes as its body.
+    #[must_use]
+    pub fn with_bytes(mut self, bytes: impl Into<Bytes>) -> Call {
+        self.body = CallBody::Bytes(bytes.into());
+        self
+    }
+
+    /// The same call continuing an upload at `offset` with `length` bytes of `stream`.
+    #[must_use]
+    pub fn with_upload(mut self, offset: u64, length: u64, stream: ByteStream) -> Call {
+        self.offset = Some(offset);
+        self.body = CallBody::Stream(length, stream);
+        self
+    }
+}
+
+/// The peer's answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// HTTP status code.
+    pub status: u16,
+    /// For uploads: how many bytes the peer has.
+    pub offset: Option<u64>,
+    /// The body, bounded by the transport's answer limit.
+    pub body: Bytes,
+}
+
+/// A way to one peer.
+///
+/// # Contract
+/// - **An answer is the peer's**: any status is an `Ok`; an `Err` means no complete answer came
+///   (`Unavailable`, `TimedOut`), and nothing is known of what the peer did.
+/// - **Bounded answers**: a body over the limit is `TooLarge`, never unbounded memory.
+/// - **Credentials stay in**: neither errors nor `Debug` show them.
+#[async_trait]
+pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// Sends `call` and waits for the answer.
+    async fn call(&self, call: Call) -> Result<Answer>;
+}
+
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    async fn call(&self, call: Call) -> Result<Answer> {
+        (**self).call(call).await
+    }
+}
+
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    async fn call(&self, call: Call) -> Result<Answer> {
+        (**self).call(call).await
+    }
+}
