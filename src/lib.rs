@@ -1,6 +1,7 @@
 //! distedge: a software distribution edge as a library.
 
 pub mod access;
+pub mod auth;
 pub mod blob;
 pub mod bundle;
 pub mod catalog;
@@ -12,6 +13,7 @@ pub mod error;
 pub mod key;
 pub mod meta;
 pub mod name;
+pub mod policy;
 pub mod range;
 pub mod registry;
 pub mod secret;

@@ -4,6 +4,8 @@
 //! call [`BlobStoreExt`] as well, which is implemented for every store. What a store promises is
 //! written at the trait, and the suite `testing::blob` checks every bullet of it.
 
+mod stream;
+
 use std::fmt;
 use std::fs::File;
 use std::pin::Pin;
