@@ -3,12 +3,13 @@
 pub mod access;
 pub mod auth;
 pub mod blob;
+mod blocking;
 pub mod bundle;
 pub mod catalog;
 pub mod clock;
 pub mod digest;
 pub mod distribute;
-pub mod edge;
+//EDGE pub mod edge;
 pub mod error;
 pub mod key;
 pub mod meta;
@@ -19,7 +20,7 @@ pub mod registry;
 pub mod secret;
 #[cfg(feature = "server")]
 pub mod server;
-pub mod source;
+//SRC pub mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;

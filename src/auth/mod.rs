@@ -131,7 +131,9 @@ impl Authenticator for TokenAuthenticator {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         match known.get(&token.fingerprint()) {
             Some(name) => Ok(Some(Principal::Token { name: name.clone() })),
-            None => Err(Error::new(ErrorKind::Unauthenticated, "the token that was presented is not valid here")),
+            None => {
+                Err(Error::new(ErrorKind::Unauthenticated, "the token that was presented is not valid here"))
+            }
         }
     }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::record::{AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder};
+use super::record::{
+    AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder,
+};
 use super::{Catalog, RepositoryRecord, encode};
 use crate::bundle::{Envelope, Item, Statement, VerifiedBundle};
 use crate::clock::Timestamp;
@@ -20,15 +22,20 @@ enum Retraction {
 }
 
 impl Catalog {
-    /// Accepts a verified bundle: its record says `prepared`, its blobs count as in use, and
+    /// Accepts a verified bundle, of which `envelope` is the source: its record says `prepared`, its blobs count as in use, and
     /// nothing of it is visible. A bundle that is here already stays as it is.
     ///
     /// # Errors
     /// [`ErrorKind::Gone`] if it was withdrawn; [`ErrorKind::Conflict`] if name and version, or one
     /// of its paths, stand for other content here (that leaves a security event).
-    pub async fn prepare(&self, verified: &VerifiedBundle, now: Timestamp) -> Result<BundleRecord> {
+    pub async fn prepare(
+        &self,
+        verified: &VerifiedBundle,
+        envelope: &[u8],
+        now: Timestamp,
+    ) -> Result<BundleRecord> {
         let statement = verified.statement();
-        let bundle = &statement.bundle;
+        let bundle = statement.bundle();
         let key = self.bundle_key("b", &bundle.name, &bundle.version);
         let result = self
             .retry(|| async {
@@ -53,9 +60,9 @@ impl Catalog {
                     digest: verified.payload_digest(),
                     seq: bundle.seq,
                     state: BundleState::Prepared,
-                    items: statement.items.len() as u64,
-                    bytes: statement.items.iter().map(|item| item.size).sum(),
-                    created: statement.created,
+                    items: statement.items().len() as u64,
+                    bytes: statement.total_bytes(),
+                    created: statement.created(),
                     offered: now,
                     activated: None,
                     repositories: repositories(statement).into_keys().collect(),
@@ -65,7 +72,7 @@ impl Catalog {
                 batch.put(key.clone(), encode(&record)?);
                 batch.put(
                     self.bundle_key("e", &bundle.name, &bundle.version),
-                    Bytes::copy_from_slice(verified.envelope_bytes()),
+                    Bytes::copy_from_slice(envelope),
                 );
                 if !self.claim(&mut batch, &blobs(statement), 1).await? {
                     return Ok(None);
@@ -103,7 +110,7 @@ impl Catalog {
         public: bool,
         now: Timestamp,
     ) -> Result<BundleRecord> {
-        let bundle = &statement.bundle;
+        let bundle = statement.bundle();
         let key = self.bundle_key("b", &bundle.name, &bundle.version);
         self.retry(|| async {
             let Some((mut record, entry)) = self.read::<BundleRecord>(&key).await? else {
@@ -133,7 +140,8 @@ impl Catalog {
     /// Withdraws a bundle for good; one that was never here is remembered as withdrawn.
     /// `true` if that changed anything.
     pub async fn withdraw(&self, gone: &GoneRecord, digest: Digest, now: Timestamp) -> Result<bool> {
-        self.retract(&gone.bundle, &gone.version, Some(digest), Retraction::Withdrawn(gone.clone()), now).await
+        self.retract(&gone.bundle, &gone.version, Some(digest), Retraction::Withdrawn(gone.clone()), now)
+            .await
     }
 
     /// Takes a bundle off this edge; it may come back. `true` if it was here.
@@ -160,7 +168,9 @@ impl Catalog {
                 (None, None) => return Ok(Some(false)),
             };
             let (state, kind, detail) = match &why {
-                Retraction::Withdrawn(gone) => (BundleState::Withdrawn, "bundle.withdrawn", gone.reason.clone()),
+                Retraction::Withdrawn(gone) => {
+                    (BundleState::Withdrawn, "bundle.withdrawn", gone.reason.clone())
+                }
                 Retraction::Removed => (BundleState::Removed, "bundle.removed", "taken off this edge".into()),
             };
             if record.state == state || record.state == BundleState::Withdrawn {
@@ -189,7 +199,7 @@ impl Catalog {
 
     /// Adds to `batch` everything that makes the artifacts and aliases of `statement` visible.
     async fn shelve(&self, batch: &mut Batch, statement: &Statement, public: bool) -> Result<()> {
-        let bundle = &statement.bundle;
+        let bundle = statement.bundle();
         let holder = Holder(bundle.name.clone(), bundle.version.clone());
         for (repository, format) in repositories(statement) {
             let key = self.key("r", &[repository.as_str()]);
@@ -207,7 +217,7 @@ impl Catalog {
                 }
             }
         }
-        for item in &statement.items {
+        for item in statement.items() {
             let key = self.key("a", &[item.repository.as_str(), item.path.as_str()]);
             let old = self.read::<ArtifactRecord>(&key).await?;
             batch.expect_unchanged(key.clone(), old.as_ref().map(|(_, entry)| entry));
@@ -221,7 +231,7 @@ impl Catalog {
                 Some((old, _)) => old,
                 None => {
                     self.refuse_look_alikes(batch, item).await?;
-                    fresh(item, statement.created)
+                    fresh(item, statement.created())
                 }
             };
             if !record.holders.contains(&holder) {
@@ -230,10 +240,10 @@ impl Catalog {
             record.gone = None;
             batch.put(key, encode(&record)?);
         }
-        for alias in &statement.aliases {
-            let path = alias.path()?;
+        for alias in statement.aliases() {
+            let path = &alias.path;
             let what = format!("{}/{path}", alias.repository);
-            if self.artifact(&alias.repository, &path).await?.is_some() {
+            if self.artifact(&alias.repository, path).await?.is_some() {
                 return Err(conflict(format!("{what} is an artifact here and cannot become an alias")));
             }
             let key = self.key("l", &[alias.repository.as_str(), path.as_str()]);
@@ -249,7 +259,7 @@ impl Catalog {
                 }
             }
             let record = AliasRecord {
-                target: statement.items[alias.item].path.clone(),
+                target: statement.items()[alias.item].path.clone(),
                 bundle: bundle.name.clone(),
                 version: bundle.version.clone(),
                 seq: bundle.seq,
@@ -265,14 +275,18 @@ impl Catalog {
     async fn refuse_look_alikes(&self, batch: &mut Batch, item: &Item) -> Result<()> {
         let (repository, path) = (&item.repository, &item.path);
         if self.alias(repository, path).await?.is_some() {
-            return Err(conflict(format!("{repository}/{path} is an alias here and cannot become an artifact")));
+            return Err(conflict(format!(
+                "{repository}/{path} is an alias here and cannot become an artifact"
+            )));
         }
         let folded = path.folded();
         let key = self.key("n", &[repository.as_str(), &folded]);
         let other = self.store.get(&key).await?;
         let mut twin = other.as_ref().map(|entry| String::from_utf8_lossy(&entry.value).into_owned());
         if folded != path.as_str() {
-            if twin.is_none() && self.store.get(&self.key("a", &[repository.as_str(), &folded])).await?.is_some() {
+            if twin.is_none()
+                && self.store.get(&self.key("a", &[repository.as_str(), &folded])).await?.is_some()
+            {
                 twin = Some(folded);
             }
             batch.expect_unchanged(key.clone(), other.as_ref());
@@ -288,8 +302,8 @@ impl Catalog {
 
     /// Adds to `batch` everything that takes the artifacts and aliases of `statement` away.
     async fn unshelve(&self, batch: &mut Batch, statement: &Statement, why: &Retraction) -> Result<()> {
-        let bundle = &statement.bundle;
-        for item in &statement.items {
+        let bundle = statement.bundle();
+        for item in statement.items() {
             let key = self.key("a", &[item.repository.as_str(), item.path.as_str()]);
             let Some((mut record, entry)) = self.read::<ArtifactRecord>(&key).await? else { continue };
             batch.expect_unchanged(key.clone(), Some(&entry));
@@ -311,8 +325,8 @@ impl Catalog {
                 }
             }
         }
-        for alias in &statement.aliases {
-            let key = self.key("l", &[alias.repository.as_str(), alias.path()?.as_str()]);
+        for alias in statement.aliases() {
+            let key = self.key("l", &[alias.repository.as_str(), alias.path.as_str()]);
             let Some((mut record, entry)) = self.read::<AliasRecord>(&key).await? else { continue };
             if record.bundle != bundle.name || record.version != bundle.version {
                 continue;
@@ -360,11 +374,11 @@ fn fresh(item: &Item, modified: Timestamp) -> ArtifactRecord {
 }
 
 fn repositories(statement: &Statement) -> BTreeMap<RepositoryName, String> {
-    statement.items.iter().map(|item| (item.repository.clone(), item.format.clone())).collect()
+    statement.items().iter().map(|item| (item.repository.clone(), item.format.clone())).collect()
 }
 
 fn blobs(statement: &Statement) -> BTreeMap<Digest, u64> {
-    statement.items.iter().map(|item| (item.digest, item.size)).collect()
+    statement.items().iter().map(|item| (item.digest, item.size)).collect()
 }
 
 fn tombstone(name: &BundleName, version: &Version, digest: Digest, now: Timestamp) -> BundleRecord {

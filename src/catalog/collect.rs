@@ -34,7 +34,12 @@ impl Catalog {
 
     /// Adds to `batch` one claim more (`1`) or fewer (`-1`) on each digest; `false` if one of them
     /// is being collected just now.
-    pub(super) async fn claim(&self, batch: &mut Batch, blobs: &BTreeMap<Digest, u64>, step: i64) -> Result<bool> {
+    pub(super) async fn claim(
+        &self,
+        batch: &mut Batch,
+        blobs: &BTreeMap<Digest, u64>,
+        step: i64,
+    ) -> Result<bool> {
         for (digest, size) in blobs {
             let key = self.claim_key(digest);
             let old = self.read::<Claim>(&key).await?;

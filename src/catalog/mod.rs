@@ -21,11 +21,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Batch, Entry, Expectation, MetadataStore, Revision};
 use crate::name::{ArtifactPath, BundleName, RepositoryName, Tenant, Version};
 
-
 pub(crate) use activate::unknown;
 pub use record::{
-    AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder, ListEntry, Listing,
-    RepositoryRecord, TokenRecord,
+    AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder, ListEntry,
+    Listing, RepositoryRecord, TokenRecord,
 };
 
 /// How often a batch that lost a race is tried again.
@@ -155,7 +154,11 @@ impl Catalog {
     // Artifacts.
 
     /// What `path` of `repository` stands for.
-    pub async fn resolve(&self, repository: &RepositoryName, path: &ArtifactPath) -> Result<Option<Resolved>> {
+    pub async fn resolve(
+        &self,
+        repository: &RepositoryName,
+        path: &ArtifactPath,
+    ) -> Result<Option<Resolved>> {
         if let Some(artifact) = self.artifact(repository, path).await? {
             return Ok(Some(match artifact.gone.clone() {
                 Some(gone) => Resolved::Gone(gone),
@@ -179,12 +182,20 @@ impl Catalog {
     }
 
     /// The record of an artifact, also of a withdrawn one.
-    pub async fn artifact(&self, repository: &RepositoryName, path: &ArtifactPath) -> Result<Option<ArtifactRecord>> {
+    pub async fn artifact(
+        &self,
+        repository: &RepositoryName,
+        path: &ArtifactPath,
+    ) -> Result<Option<ArtifactRecord>> {
         Ok(self.read(&self.key("a", &[repository.as_str(), path.as_str()])).await?.map(|(record, _)| record))
     }
 
     /// The record of an alias, also of one that answers no more.
-    pub async fn alias(&self, repository: &RepositoryName, path: &ArtifactPath) -> Result<Option<AliasRecord>> {
+    pub async fn alias(
+        &self,
+        repository: &RepositoryName,
+        path: &ArtifactPath,
+    ) -> Result<Option<AliasRecord>> {
         Ok(self.read(&self.key("l", &[repository.as_str(), path.as_str()])).await?.map(|(record, _)| record))
     }
 
@@ -206,7 +217,8 @@ impl Catalog {
         let mut aliases = Walk::new(self.key("l", &[repository.as_str(), ""]), &prefix, after);
         let mut last = None;
         loop {
-            let artifact = artifacts.peek::<ArtifactRecord>(&*self.store, |record| record.gone.is_none()).await?;
+            let artifact =
+                artifacts.peek::<ArtifactRecord>(&*self.store, |record| record.gone.is_none()).await?;
             let alias = aliases
                 .peek::<AliasRecord>(&*self.store, |record| record.gone.is_none() && !record.removed)
                 .await?;
@@ -351,7 +363,10 @@ impl Catalog {
     }
 
     /// Runs a read-then-commit again while it loses races (answers `None`).
-    async fn retry<T, F: Future<Output = Result<Option<T>>>>(&self, mut attempt: impl FnMut() -> F) -> Result<T> {
+    async fn retry<T, F: Future<Output = Result<Option<T>>>>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T> {
         for _ in 0..ATTEMPTS {
             if let Some(done) = attempt().await? {
                 return Ok(done);
@@ -373,8 +388,13 @@ struct Walk {
 
 impl Walk {
     fn new(base: Bytes, prefix: &str, after: Option<&str>) -> Walk {
-        let mut walk =
-            Walk { base, prefix: prefix.into(), start: prefix.into(), held: after.map(str::to_owned), done: false };
+        let mut walk = Walk {
+            base,
+            prefix: prefix.into(),
+            start: prefix.into(),
+            held: after.map(str::to_owned),
+            done: false,
+        };
         walk.advance();
         walk
     }
@@ -391,7 +411,8 @@ impl Walk {
             let page = store.scan(&from[..]..&end[..], 16).await?;
             self.done = page.is_empty();
             for entry in &page {
-                let path = std::str::from_utf8(&entry.key[self.base.len()..]).map_err(|_| damaged(&entry.key))?;
+                let path =
+                    std::str::from_utf8(&entry.key[self.base.len()..]).map_err(|_| damaged(&entry.key))?;
                 self.start = format!("{path}\0");
                 if alive(&decode::<T>(entry)?) {
                     let rest = &path[self.prefix.len()..];

@@ -192,4 +192,3 @@ pub struct ListEntry {
     /// The path an alias stands for.
     pub alias_of: Option<ArtifactPath>,
 }
-

@@ -9,14 +9,14 @@ use tracing::{info, warn};
 
 use super::message::{BundleAnswer, OfferAnswer, StatusAnswer, TrustAnswer, UploadAnswer, Want};
 use crate::blob::{BlobInfo, BlobStore, ByteStream};
-use crate::bundle::{self, Envelope, Receipt, Statement, TrustDocument};
+use crate::bundle::{self, Anchor, Receipt, Statement, TrustDocument};
 use crate::catalog::{self, BundleRecord, BundleState, Catalog, EventRecord, GoneRecord};
 use crate::clock::{Clock, Timestamp};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{KeySet, Signer};
 use crate::meta::Revision;
-use crate::name::{BundleName, NodeName, Version};
+use crate::name::{BundleName, NodeName, Tenant, Version};
 
 /// Receives bundles for one tenant of one edge.
 #[derive(Clone, Debug)]
@@ -42,7 +42,8 @@ impl Receiver {
         identity: Arc<dyn Signer>,
     ) -> Result<Receiver> {
         let cached = Arc::default();
-        let receiver = Receiver { catalog, blobs, clock, name, identity, pinned: None, public: false, cached };
+        let receiver =
+            Receiver { catalog, blobs, clock, name, identity, pinned: None, public: false, cached };
         receiver.finish_collections().await?;
         if let Some(trust) = receiver.trust().await? {
             receiver.apply(&trust).await?;
@@ -118,8 +119,7 @@ impl Receiver {
                 return Ok(Some(trust.clone()));
             }
         }
-        let envelope = Envelope::parse(&entry.value)?;
-        let trust = Arc::new(TrustDocument::parse(&envelope.payload)?);
+        let trust = Arc::new(TrustDocument::parse_unverified(&entry.value)?);
         *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some((entry.revision, trust.clone()));
         Ok(Some(trust))
     }
@@ -132,9 +132,7 @@ impl Receiver {
         let old = self.catalog.trust().await?;
         let current = self.trust().await?;
         let tenant = self.catalog.tenant();
-        let accepted =
-            TrustDocument::accept(&envelope, current.as_deref(), self.pinned.as_ref(), tenant, now);
-        let trust = match accepted {
+        let trust = match self.successor(&envelope, current.as_deref(), tenant, now) {
             Ok(trust) => Arc::new(trust),
             Err(error) => {
                 self.note("trust.rejected", "trust document", &error).await?;
@@ -148,6 +146,26 @@ impl Receiver {
             info!(version = trust.version, "trust document accepted");
         }
         self.apply(&trust).await
+    }
+
+    fn successor(
+        &self,
+        envelope: &[u8],
+        current: Option<&TrustDocument>,
+        tenant: &Tenant,
+        now: Timestamp,
+    ) -> Result<TrustDocument> {
+        let first;
+        let anchor = match (current, &self.pinned) {
+            (Some(current), _) => Anchor::Current(current),
+            (None, Some(roots)) => Anchor::Pinned(roots),
+            // Trust on first use: whoever holds the control token names the roots.
+            (None, None) => {
+                first = TrustDocument::parse_unverified(envelope)?.root;
+                Anchor::Pinned(&first)
+            }
+        };
+        TrustDocument::accept(envelope, anchor, tenant, now)
     }
 
     /// Verifies an offered bundle and prepares to receive it; answers which blobs are wanted.
@@ -177,7 +195,7 @@ impl Receiver {
         }
         let verified = bundle::verify(envelope, &trust, now)?;
         bundle::admit(&verified, &trust, &self.name)?;
-        let record = self.catalog.prepare(&verified, now).await?;
+        let record = self.catalog.prepare(&verified, envelope, now).await?;
         Ok((record, verified.into_statement()))
     }
 
@@ -238,7 +256,8 @@ impl Receiver {
     /// [`ErrorKind::Conflict`] while blobs are missing.
     pub async fn commit(&self, name: &BundleName, version: &Version) -> Result<Bytes> {
         let now = self.now();
-        let record = self.catalog.bundle(name, version).await?.ok_or_else(|| catalog::unknown(name, version))?;
+        let record =
+            self.catalog.bundle(name, version).await?.ok_or_else(|| catalog::unknown(name, version))?;
         if !record.holds_blobs {
             return Err(match record.state {
                 BundleState::Withdrawn => {
@@ -255,10 +274,10 @@ impl Receiver {
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         if record.state == BundleState::Prepared {
-            let receipt = Receipt::new(self.name.clone(), &statement, record.digest, now)?;
+            let receipt = attest(&self.name, &statement, record.digest, now);
             let envelope = receipt.seal(&*self.identity, now)?.to_json();
             match self.catalog.activate(&statement, envelope.into(), self.public, now).await {
-                Ok(_) => info!(bundle = %name, %version, items = statement.items.len(), "bundle activated"),
+                Ok(_) => info!(bundle = %name, %version, items = statement.items().len(), "bundle activated"),
                 Err(error) => {
                     self.note("bundle.conflict", &format!("{name}/{version}"), &error).await?;
                     return Err(error);
@@ -295,7 +314,10 @@ impl Receiver {
             }
         }
         for record in self.catalog.bundles().await? {
-            if record.holds_blobs && !trust.assigns(&record.name, &record.version, &record.digest, &self.name) {
+            let assigned = trust.assigned(&self.name).any(|one| {
+                one.bundle == record.name && one.version == record.version && one.digest == record.digest
+            });
+            if record.holds_blobs && !assigned {
                 answer.removed += u64::from(self.remove(&record.name, &record.version).await?);
             }
         }
@@ -308,7 +330,7 @@ impl Receiver {
 
     pub(super) async fn missing(&self, statement: &Statement) -> Result<Vec<Want>> {
         let blobs: BTreeMap<Digest, u64> =
-            statement.items.iter().map(|item| (item.digest, item.size)).collect();
+            statement.items().iter().map(|item| (item.digest, item.size)).collect();
         let mut missing = Vec::new();
         for (digest, size) in blobs {
             let have = self.have(&BlobInfo { digest, size }).await?;
@@ -352,6 +374,23 @@ impl Receiver {
     }
 }
 
+/// What an edge says when it holds every item of `statement`.
+pub(super) fn attest(edge: &NodeName, statement: &Statement, payload: Digest, at: Timestamp) -> Receipt {
+    let bundle = statement.bundle();
+    Receipt {
+        edge: edge.clone(),
+        tenant: bundle.tenant.clone(),
+        bundle: bundle.name.clone(),
+        version: bundle.version.clone(),
+        payload,
+        seq: bundle.seq,
+        items: statement.items().len() as u64,
+        bytes: statement.total_bytes(),
+        root: statement.root(),
+        at,
+    }
+}
+
 impl From<&BundleRecord> for BundleAnswer {
     fn from(record: &BundleRecord) -> BundleAnswer {
         BundleAnswer {
@@ -377,7 +416,9 @@ fn no_trust() -> Error {
 
 #[cold]
 fn stale(trust: &TrustDocument) -> Error {
-    let message =
-        format!("the trust document, version {}, expired at {}; nothing new is accepted", trust.version, trust.expires);
+    let message = format!(
+        "the trust document, version {}, expired at {}; nothing new is accepted",
+        trust.version, trust.expires
+    );
     Error::new(ErrorKind::Untrusted, message)
 }

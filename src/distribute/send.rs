@@ -9,8 +9,10 @@ use futures_util::{StreamExt as _, stream};
 use serde::de::DeserializeOwned;
 
 use super::message::{BundleAnswer, OfferAnswer, StatusAnswer, TrustAnswer, Want, path};
+use super::receive::attest;
 use crate::blob::{BlobStore, ByteStream};
 use crate::bundle::{Envelope, Receipt, Statement};
+use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::PublicKey;
@@ -54,11 +56,14 @@ pub struct Options {
     pub parallel: usize,
     /// Only find out what would be sent. Nothing is changed on the edge.
     pub dry_run: bool,
+    /// The moment to judge receipts at.
+    pub now: Timestamp,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options { parallel: 8, dry_run: false }
+impl Options {
+    /// Eight uploads at a time, for real.
+    pub fn at(now: Timestamp) -> Options {
+        Options { parallel: 8, dry_run: false, now }
     }
 }
 
@@ -175,7 +180,8 @@ pub async fn converge(
     events(Event::Contacted);
     if status.trust_digest != Some(Digest::of(&desired.trust)) && !options.dry_run {
         let call = Call::new(Verb::Put, path::TRUST).with_bytes(desired.trust.clone());
-        let answer: TrustAnswer = run.ask(call).await.map_err(|error| error.context("sending the trust document"))?;
+        let answer: TrustAnswer =
+            run.ask(call).await.map_err(|error| error.context("sending the trust document"))?;
         events(Event::Trusted(answer.version));
     }
     let mut outcome = Outcome {
@@ -213,7 +219,9 @@ impl Run<'_> {
                 return Err(Error::new(ErrorKind::Conflict, message));
             }
             if known.state == "committed" && known.missing == Some(0) {
-                let envelope = self.ask_bytes(Call::new(Verb::Get, path::receipt(&bundle.name, &bundle.version))).await?;
+                let envelope = self
+                    .ask_bytes(Call::new(Verb::Get, path::receipt(&bundle.name, &bundle.version)))
+                    .await?;
                 return self.prove(bundle, &statement, identity, envelope).map(Some);
             }
         }
@@ -248,7 +256,8 @@ impl Run<'_> {
     }
 
     async fn look(&self, bundle: &BundleOffer) -> Result<Option<BundleAnswer>> {
-        let answer = self.transport.call(Call::new(Verb::Get, path::bundle(&bundle.name, &bundle.version))).await?;
+        let answer =
+            self.transport.call(Call::new(Verb::Get, path::bundle(&bundle.name, &bundle.version))).await?;
         match answer.status {
             404 => Ok(None),
             _ => decode(&self.settle(answer)?).map(Some),
@@ -263,7 +272,10 @@ impl Run<'_> {
         }
         for want in &answer.want {
             if want.have > want.size {
-                return Err(Error::invalid(format!("the edge says it has more of {} than there is", want.digest)));
+                return Err(Error::invalid(format!(
+                    "the edge says it has more of {} than there is",
+                    want.digest
+                )));
             }
         }
         Ok(answer.want)
@@ -272,7 +284,8 @@ impl Run<'_> {
     async fn plan(&self, statement: &Statement, unknown: bool, plan: &mut Vec<PlannedBlob>) -> Result<()> {
         // An edge that never heard of the bundle answers for no blob of it, whatever it has.
         let names = names(statement);
-        let wants: BTreeMap<Digest, u64> = statement.items.iter().map(|item| (item.digest, item.size)).collect();
+        let wants: BTreeMap<Digest, u64> =
+            statement.items().iter().map(|item| (item.digest, item.size)).collect();
         for (digest, size) in wants {
             let mut want = Want { digest, size, have: 0 };
             let answer = self.transport.call(Call::new(Verb::Head, path::blob(&digest))).await?;
@@ -354,8 +367,14 @@ impl Run<'_> {
         identity: &PublicKey,
         envelope: Bytes,
     ) -> Result<Proof> {
-        let receipt = Receipt::verify(&envelope, identity)?;
-        receipt.matches(&self.desired.edge, statement, bundle.digest)?;
+        let receipt = Receipt::verify(&envelope, identity, self.options.now)?;
+        let expected = attest(&self.desired.edge, statement, bundle.digest, receipt.at);
+        if receipt != expected {
+            let message = format!(
+                "the receipt does not cover the bundle: it is {receipt:?}, expected was {expected:?}"
+            );
+            return Err(Error::new(ErrorKind::Mismatch, message));
+        }
         (self.events)(Event::Proven { bundle: bundle.name.clone(), version: bundle.version.clone() });
         Ok(Proof { bundle: bundle.name.clone(), version: bundle.version.clone(), receipt, envelope })
     }
@@ -385,7 +404,7 @@ impl fmt::Debug for Run<'_> {
 }
 
 fn names(statement: &Statement) -> BTreeMap<Digest, String> {
-    statement.items.iter().map(|item| (item.digest, format!("{}/{}", item.repository, item.path))).collect()
+    statement.items().iter().map(|item| (item.digest, format!("{}/{}", item.repository, item.path))).collect()
 }
 
 fn planned(want: &Want, names: &BTreeMap<Digest, String>) -> PlannedBlob {
@@ -394,7 +413,8 @@ fn planned(want: &Want, names: &BTreeMap<Digest, String>) -> PlannedBlob {
 }
 
 fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
-    serde_json::from_slice(body).map_err(|cause| Error::invalid(format!("the edge's answer cannot be read: {cause}")))
+    serde_json::from_slice(body)
+        .map_err(|cause| Error::invalid(format!("the edge's answer cannot be read: {cause}")))
 }
 
 #[derive(serde::Deserialize)]

@@ -59,7 +59,9 @@ mod tests {
 
     #[test]
     fn names_that_cannot_exist_are_absent() {
-        for path in ["/", "/Upper/x", "/api/x", "/artifactory/artifactory/x", "/artifactory/", "/libs/e%CC%81"] {
+        for path in
+            ["/", "/Upper/x", "/api/x", "/artifactory/artifactory/x", "/artifactory/", "/libs/e%CC%81"]
+        {
             let error = route(&Target::parse(path).unwrap()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound, "{path}");
         }
