@@ -1,7 +1,10 @@
 //! The edge service: gate, serve, receive.
 
 pub mod body;
+pub mod conditional;
+pub mod content;
 pub mod gate;
+pub mod integrity;
 pub mod problem;
 
 use std::net::SocketAddr;
