@@ -1,1 +1,6 @@
 //! The integration tests: one binary, one module a subject.
+
+#![allow(unreachable_pub)]
+
+mod lane;
+mod support;
