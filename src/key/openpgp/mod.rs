@@ -28,6 +28,8 @@ mod wire;
 #[cfg(test)]
 mod differential;
 #[cfg(test)]
+mod forge;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use secret::SecretCertificate;

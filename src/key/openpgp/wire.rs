@@ -12,7 +12,6 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pgp::packet::{PacketHeader, PacketTrait};
-use pgp::ser::Serialize;
 use pgp::types::{PacketHeaderVersion, PacketLength, Tag};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -262,7 +261,7 @@ mod tests {
     fn damaged_armor_is_refused() {
         let good = armor(&[0xc2, 3, 1, 2, 3], SIGNATURE);
         for (bad, why) in [
-            (good.replace("-----END PGP SIGNATURE-----", ""), "no end line"),
+            (good.replace("-----END PGP SIGNATURE-----\n", ""), "no end line"),
             (good.replace("END PGP SIGNATURE", "END PGP MESSAGE"), "another label"),
             (good.replace("SIGNATURE", "MESSAGE"), "its armor says"),
             (format!("{good}{good}"), "after its armor"),
