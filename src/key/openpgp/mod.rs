@@ -30,6 +30,8 @@ mod differential;
 #[cfg(test)]
 mod forge;
 #[cfg(test)]
+mod gnupg;
+#[cfg(test)]
 mod tests;
 
 pub(crate) use secret::SecretCertificate;
