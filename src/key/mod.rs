@@ -6,7 +6,6 @@
 
 mod ed25519;
 #[cfg(feature = "openpgp")]
-#[path = "openpgp_pending.rs"]
 mod openpgp;
 mod ring;
 mod set;
@@ -249,7 +248,7 @@ impl PublicKey {
         match &self.0 {
             Kind::Ed25519(key) => KeyId(key.id().into()),
             #[cfg(feature = "openpgp")]
-            Kind::OpenPgp(certificate) => KeyId(certificate.fingerprint().to_string().into()),
+            Kind::OpenPgp(certificate) => KeyId(certificate.fingerprint().into()),
         }
     }
 
