@@ -485,3 +485,165 @@ const STOP: [bool; 256] = {
 fn shown(text: &str) -> String {
     text.chars().take(40).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Pair {
+        a: u64,
+        #[serde(default, deserialize_with = "present")]
+        b: Option<String>,
+    }
+
+    fn pair(text: &str) -> Result<Pair> {
+        parse("the pair", text.as_bytes())
+    }
+
+    fn passes(bytes: &[u8]) -> bool {
+        parse::<IgnoredAny>("the text", bytes).is_ok()
+    }
+
+    #[test]
+    fn one_text_has_one_reading() {
+        assert_eq!(pair(r#" {"a" : 1, "b":"\u0041\n"} "#).unwrap(), Pair { a: 1, b: Some("A\n".into()) });
+        for bad in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"a":1,"b":null}"#,
+            r#"{"a":1,"c":1}"#,
+            r#"[1,"x"]"#,
+            r#"{"b":"x"}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":1}x"#,
+            r#"{"a":1},"#,
+            r#"{"a":1,}"#,
+            r#"{,"a":1}"#,
+            r#"{"a" 1}"#,
+            r#"{a:1}"#,
+            "{\"a\":1",
+            "\u{feff}{\"a\":1}",
+            "",
+            " ",
+            "{\"a\":1,\"b\":\"\t\"}",
+            r#"{"a":1,"b":"\ud800"}"#,
+            r#"{"a":1,"b":"\udc00"}"#,
+            r#"{"a":1,"b":"\ud800\u0041"}"#,
+            r#"{"a":1,"b":"\x"}"#,
+            r#"{"a":1,"b":"\u00g0"}"#,
+            r#"{"a":1,"b":"\u+041"}"#,
+        ] {
+            assert!(pair(bad).is_err(), "{bad}");
+        }
+        assert!(pair(r#"{"a":1,"b":"\ud83d\ude00"}"#).is_ok());
+        let why = pair(r#"{"a":1,"a":1}"#).unwrap_err().to_string();
+        assert_eq!(why, "the pair: the member \"a\" is given twice (byte 10)");
+    }
+
+    #[test]
+    fn numbers_are_whole_and_exact() {
+        assert_eq!(pair(r#"{"a":9007199254740991}"#).unwrap().a, limits::INTEGER);
+        for bad in [
+            "9007199254740992",
+            "18446744073709551616",
+            "1.0",
+            "1e3",
+            "-1",
+            "-0",
+            "01",
+            "+1",
+            "0x1",
+            ".5",
+            "1.",
+        ] {
+            assert!(pair(&format!(r#"{{"a":{bad}}}"#)).is_err(), "{bad}");
+            assert!(!passes(bad.as_bytes()), "{bad}");
+        }
+        let foreign = br#"{"x":[1.5,-2,1e3]}"#;
+        assert!(!passes(foreign));
+        assert!(read::<IgnoredAny>("the text", foreign, Numbers::Any).is_ok());
+        assert!(read::<IgnoredAny>("the text", b"[1.5.2]", Numbers::Any).is_err());
+    }
+
+    /// What nobody asked for is read as strictly as the rest: another reader may ask for it.
+    #[test]
+    fn parts_that_are_passed_over_are_strict() {
+        assert!(passes(br#"{"x":[{"y":{"a":true,"b":false,"c":null,"d":"\"","e":[]}},{}]}"#));
+        for bad in [
+            &br#"{"x":[{"y":{"a":1,"a":1}}]}"#[..],
+            br#"{"x":"\ud800"}"#,
+            br#"{"x":[1,]}"#,
+            br#"{"x":tru}"#,
+            br#"{"x":nul}"#,
+            br#"{"x":NaN}"#,
+            br#"{"x":[1}]"#,
+            b"{\"x\":\"\xff\"}",
+            b"\"\x00\"",
+        ] {
+            assert!(!passes(bad), "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn depth_and_members_are_bounded() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(passes(nested(limits::DEPTH).as_bytes()));
+        assert!(!passes(nested(limits::DEPTH + 1).as_bytes()));
+        assert!(!passes("[".repeat(10_000).as_bytes()));
+        assert!(!passes("{\"a\":".repeat(10_000).as_bytes()));
+        let object = |members: usize| {
+            let members: Vec<_> = (0..members).map(|at| format!("\"{at}\":0")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        assert!(passes(object(limits::MEMBERS).as_bytes()));
+        assert!(!passes(object(limits::MEMBERS + 1).as_bytes()));
+        let map: BTreeMap<String, u64> = parse("the map", object(3).as_bytes()).unwrap();
+        assert_eq!(map.len(), 3);
+    }
+
+    fn value() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            (0..=limits::INTEGER).prop_map(Into::into),
+            any::<String>().prop_map(Into::into),
+        ];
+        leaf.prop_recursive(5, 64, 8, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..8).prop_map(Into::into),
+                prop::collection::btree_map(any::<String>(), inner, 0..8)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn values_come_back(value in value(), pretty in any::<bool>()) {
+            let text = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) };
+            let read: serde_json::Value = parse("the value", &text.unwrap()).unwrap();
+            prop_assert_eq!(read, value);
+        }
+
+        /// Never looser than `serde_json`, whatever the bytes.
+        #[test]
+        fn never_looser_than_serde_json(value in value(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut text = serde_json::to_vec(&value).unwrap();
+            let at = at.index(text.len());
+            text[at] = byte;
+            if passes(&text) {
+                let again: serde_json::Value = serde_json::from_slice(&text).unwrap();
+                prop_assert_eq!(parse::<serde_json::Value>("the value", &text).unwrap(), again);
+            }
+        }
+    }
+}
