@@ -2,5 +2,6 @@
 
 #![allow(unreachable_pub)]
 
+mod bundle;
 mod lane;
 mod support;
