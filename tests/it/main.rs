@@ -4,4 +4,5 @@
 
 mod bundle;
 mod lane;
+mod store;
 mod support;
