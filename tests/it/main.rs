@@ -3,6 +3,7 @@
 #![allow(unreachable_pub)]
 
 mod bundle;
+mod http;
 mod lane;
 mod store;
 mod support;
