@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod blob;
+mod blocking;
 pub mod bundle;
 pub mod catalog;
 pub mod clock;

@@ -4,6 +4,14 @@
 //! call [`BlobStoreExt`] as well, which is implemented for every store. What a store promises is
 //! written at the trait, and the suite `testing::blob` checks every bullet of it.
 
+mod ext;
+mod forward;
+mod fs;
+mod memory;
+mod publish;
+mod upload;
+pub mod vfs;
+
 use std::fmt;
 use std::fs::File;
 use std::pin::Pin;
@@ -14,8 +22,12 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::range::ByteRange;
+
+pub use ext::BlobStoreExt;
+pub use fs::FsBlobStore;
+pub use memory::MemoryBlobStore;
 
 /// A boxed stream, as this crate hands it out.
 pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send + 'static>>;
@@ -71,6 +83,24 @@ impl fmt::Debug for Payload {
             Payload::File(_) => f.write_str("File"),
             Payload::Stream(_) => f.write_str("Stream"),
         }
+    }
+}
+
+/// `range` of a blob of `size` bytes, clipped to what there is; the whole blob if it is `None`, and
+/// `None` if the blob is empty. Stores call it in their `open`.
+///
+/// # Errors
+/// [`Invalid`](crate::error::ErrorKind::Invalid) if `range` starts at or past the end.
+pub fn clip(size: u64, range: Option<ByteRange>) -> Result<Option<ByteRange>> {
+    match range {
+        None if size == 0 => Ok(None),
+        None => ByteRange::new(0, size).map(Some),
+        Some(range) if range.start() < size => ByteRange::new(range.start(), range.end().min(size)).map(Some),
+        Some(range) => Err(Error::invalid(format!(
+            "the range {}..{} starts past the end of a blob of {size} bytes",
+            range.start(),
+            range.end()
+        ))),
     }
 }
 

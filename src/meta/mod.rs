@@ -3,13 +3,25 @@
 //! Three methods for an implementer; [`MetadataStoreExt`] for users. The suite `testing::meta`
 //! checks every bullet of the contract.
 
+mod ext;
+mod memory;
+#[cfg(feature = "redb")]
+mod redb;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+
+pub use self::ext::{MetadataStoreExt, prefix_end};
+pub use self::memory::MemoryStore;
+#[cfg(feature = "redb")]
+pub use self::redb::{RedbOptions, RedbStore};
 
 /// Longest key, in bytes.
 pub const MAX_KEY: usize = 2048;
@@ -78,6 +90,56 @@ impl Batch {
         self.changes.push((key.into(), None));
         self
     }
+
+    /// Checks every key and value against the limits. Stores call it before anything else.
+    ///
+    /// # Errors
+    /// `Invalid` for an empty key, `TooLarge` for a key or value over its limit.
+    pub fn check(&self) -> Result<()> {
+        let expected = self.expectations.iter().map(|(key, _)| key);
+        for key in expected.chain(self.changes.iter().map(|(key, _)| key)) {
+            if key.is_empty() {
+                return Err(Error::invalid("a metadata key is empty"));
+            }
+            if key.len() > MAX_KEY {
+                return Err(oversize("key", key, key.len(), MAX_KEY));
+            }
+        }
+        for (key, value) in &self.changes {
+            let length = value.as_ref().map_or(0, Bytes::len);
+            if length > MAX_VALUE {
+                return Err(oversize("value of key", key, length, MAX_VALUE));
+            }
+        }
+        Ok(())
+    }
+
+    /// The last change of each key, ascending by key: the order trees like.
+    pub fn into_sorted_changes(self) -> BTreeMap<Bytes, Option<Bytes>> {
+        self.changes.into_iter().collect()
+    }
+}
+
+/// What a store says when an expectation of a batch does not hold; `found` is the commit that wrote
+/// the record, if there is one.
+#[cold]
+pub fn unmet(key: &[u8], expectation: Expectation, found: Option<Revision>) -> Error {
+    let key = key.escape_ascii();
+    let message = match (expectation, found) {
+        (Expectation::Absent, _) => format!("the record \"{key}\" exists already"),
+        (Expectation::At(_), Some(_)) => format!("the record \"{key}\" was changed by another commit"),
+        (Expectation::At(_), None) => format!("the record \"{key}\" was deleted by another commit"),
+    };
+    Error::new(ErrorKind::Conflict, message)
+}
+
+#[cold]
+fn oversize(what: &str, key: &[u8], length: usize, limit: usize) -> Error {
+    let shown = key[..key.len().min(64)].escape_ascii();
+    Error::new(
+        ErrorKind::TooLarge,
+        format!("the metadata {what} \"{shown}\" has {length} bytes, more than the {limit} allowed"),
+    )
 }
 
 /// A store of small ordered records.
@@ -103,3 +165,24 @@ pub trait MetadataStore: fmt::Debug + Send + Sync + 'static {
     /// Applies every change of `batch`, or none.
     async fn commit(&self, batch: Batch) -> Result<Revision>;
 }
+
+macro_rules! forward {
+    ($($pointer:ident)*) => {$(
+        #[async_trait]
+        impl<S: MetadataStore + ?Sized> MetadataStore for $pointer<S> {
+            async fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
+                (**self).get(key).await
+            }
+
+            async fn scan(&self, keys: Range<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
+                (**self).scan(keys, limit).await
+            }
+
+            async fn commit(&self, batch: Batch) -> Result<Revision> {
+                (**self).commit(batch).await
+            }
+        }
+    )*};
+}
+
+forward!(Arc Box);
