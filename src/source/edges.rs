@@ -1,13 +1,15 @@
 //! The edges a source knows, and which of them should hold which bundles.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::artifact::check_label;
 use super::pattern::Pattern;
 use super::record::{ATTEMPTS, decode, encode, key, lost_race, prefix};
-use super::{Source, bundle_state};
+use super::Source;
+use super::release::bundle_key;
+use crate::bundle::{Country, EdgeEntry};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::Batch;
@@ -31,12 +33,12 @@ pub struct EdgeRecord {
     /// The city it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub city: Option<String>,
-    /// The country it is in, two upper-case letters (ISO 3166-1 alpha-2).
+    /// The country it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub country: Option<String>,
-    /// Labels.
+    pub country: Option<Country>,
+    /// Labels: `group` → `eu`.
     #[serde(default)]
-    pub labels: BTreeSet<String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 impl EdgeRecord {
@@ -49,7 +51,7 @@ impl EdgeRecord {
             site: None,
             city: None,
             country: None,
-            labels: BTreeSet::new(),
+            labels: BTreeMap::new(),
         }
     }
 
@@ -65,13 +67,6 @@ impl EdgeRecord {
                 "an edge's address is http:// or https://, a host, and nothing secret: no user, no query",
             ));
         }
-        if let Some(country) = &self.country
-            && (country.len() != 2 || !country.bytes().all(|byte| byte.is_ascii_uppercase()))
-        {
-            return Err(Error::invalid(format!(
-                "{country:?} is not a country code: expected two upper-case letters (ISO 3166-1)"
-            )));
-        }
         for (what, text) in [("site", &self.site), ("city", &self.city)] {
             if let Some(text) = text
                 && (text.trim().is_empty() || text.len() > 128 || text.chars().any(char::is_control))
@@ -79,7 +74,18 @@ impl EdgeRecord {
                 return Err(Error::invalid(format!("a {what} has 1 to 128 bytes and no control characters")));
             }
         }
-        self.labels.iter().try_for_each(|label| check_label(label))
+        self.labels.iter().try_for_each(|(key, value)| check_label(key).and_then(|()| check_label(value)))
+    }
+
+    /// The edge as the trust document lists it.
+    pub(super) fn to_entry(&self) -> EdgeEntry {
+        EdgeEntry {
+            labels: self.labels.clone(),
+            site: self.site.clone(),
+            city: self.city.clone(),
+            country: self.country,
+            ..EdgeEntry::new(self.name.clone())
+        }
     }
 }
 
@@ -100,7 +106,7 @@ pub struct Rule {
     /// Its country.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub country: Option<Pattern>,
-    /// One of its labels.
+    /// One of its labels, as `key=value` or by the key alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<Pattern>,
 }
@@ -113,22 +119,24 @@ impl Rule {
 
     /// Whether `edge` is meant.
     pub fn matches(&self, edge: &EdgeRecord) -> bool {
-        let folded = |pattern: &Option<Pattern>, found: &Option<String>| match pattern {
+        let folded = |pattern: &Option<Pattern>, found: Option<&str>| match pattern {
             None => true,
-            Some(pattern) => found.as_ref().is_some_and(|found| {
+            Some(pattern) => found.is_some_and(|found| {
                 let pattern = Pattern::new(&pattern.as_str().to_lowercase());
                 pattern.is_ok_and(|pattern| pattern.matches(&found.to_lowercase()))
             }),
         };
         *self != Rule::default()
             && self.name.as_ref().is_none_or(|pattern| pattern.matches(edge.name.as_str()))
-            && folded(&self.site, &edge.site)
-            && folded(&self.city, &edge.city)
-            && folded(&self.country, &edge.country)
+            && folded(&self.site, edge.site.as_deref())
+            && folded(&self.city, edge.city.as_deref())
+            && folded(&self.country, edge.country.as_ref().map(Country::as_str))
             && self
                 .label
                 .as_ref()
-                .is_none_or(|pattern| edge.labels.iter().any(|label| pattern.matches(label)))
+                .is_none_or(|pattern| edge.labels.iter().any(|(key, value)| {
+                    pattern.matches(key) || pattern.matches(&format!("{key}={value}"))
+                }))
     }
 }
 
@@ -209,22 +217,28 @@ impl Source {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for an unknown bundle or edge; [`ErrorKind::Conflict`] for a draft, or a
-    /// bundle that has fewer signatures than the ring demands; [`ErrorKind::Gone`] for a withdrawn one.
+    /// bundle that has fewer signatures than the ring demands; [`ErrorKind::Gone`] for a withdrawn
+    /// one; [`ErrorKind::Forbidden`] for an edge that the bundle's constraints exclude. Nothing is
+    /// recorded then.
     pub async fn assign(&self, bundle: &BundleName, version: &Version, edges: &[NodeName]) -> Result<u64> {
         for _ in 0..ATTEMPTS {
-            let state_key = bundle_state::key(bundle, version);
-            let entry = self.records.entry(&state_key).await?;
-            let state: Option<bundle_state::BundleRecord> = entry.as_ref().map(decode).transpose()?;
-            bundle_state::distributable(state.as_ref(), bundle, version)?;
+            let (_, entry) = self.distributable(bundle, version).await?;
+            let statement = self.statement(bundle, version).await?;
             let mut batch = Batch::new();
-            batch.expect_unchanged(state_key, entry.as_ref());
+            batch.expect_unchanged(bundle_key(bundle, version), Some(&entry));
             let mut assigned = 0;
             for name in edges {
-                let known = self.records.entry(&edge_key(name)).await?;
-                if known.is_none() {
-                    return Err(Error::new(ErrorKind::NotFound, format!("there is no edge called {name}")));
+                let known = self.records.entry(&edge_key(name)).await?.ok_or_else(|| {
+                    Error::new(ErrorKind::NotFound, format!("there is no edge called {name}"))
+                })?;
+                let edge: EdgeRecord = decode(&known)?;
+                if !statement.constraints().permits_edge(&edge.to_entry()) {
+                    return Err(Error::new(
+                        ErrorKind::Forbidden,
+                        format!("the constraints of the bundle {bundle} {version} exclude the edge {name}"),
+                    ));
                 }
-                batch.expect_unchanged(edge_key(name), known.as_ref());
+                batch.expect_unchanged(edge_key(name), Some(&known));
                 let assignment = AssignmentRecord {
                     bundle: bundle.clone(),
                     version: version.clone(),
@@ -290,15 +304,15 @@ mod tests {
     fn a_rule_means_what_it_gives_and_nothing_when_empty() {
         let mut edge = EdgeRecord::new("eu-west-1".parse().unwrap(), "https://edge.example");
         edge.city = Some("Zürich".into());
-        edge.country = Some("CH".into());
-        edge.labels = ["prod".to_owned()].into();
+        edge.country = Some("CH".parse().unwrap());
+        edge.labels = [("group".to_owned(), "prod".to_owned())].into();
         let pattern = |text: &str| Some(Pattern::new(text).unwrap());
         assert!(!Rule::default().matches(&edge));
         assert!(Rule::named(Pattern::new("eu-*").unwrap()).matches(&edge));
         assert!(Rule { city: pattern("ZÜ*"), country: pattern("c?"), ..Rule::default() }.matches(&edge));
         assert!(!Rule { site: pattern("*"), ..Rule::default() }.matches(&edge), "it has no site");
-        assert!(Rule { label: pattern("pro*"), ..Rule::default() }.matches(&edge));
-        assert!(!Rule { label: pattern("prod"), country: pattern("US"), ..Rule::default() }.matches(&edge));
+        assert!(Rule { label: pattern("group=pro*"), ..Rule::default() }.matches(&edge));
+        assert!(!Rule { label: pattern("group"), country: pattern("US"), ..Rule::default() }.matches(&edge));
     }
 
     #[test]

@@ -10,27 +10,39 @@
 //! missing, to every edge on its own.
 
 mod artifact;
+mod converge;
 mod edges;
 mod file;
 mod keys;
 mod pattern;
 mod query;
 mod record;
+mod release;
 mod selection;
+mod trust;
 mod vault;
 
-use std::path::{Path, PathBuf};
+#[cfg(feature = "redb")]
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::lock::Mutex;
 use serde::{Deserialize, Serialize};
 
 pub use self::artifact::{AddEvent, AddOptions, AddProgress, Added, Artifact, MAX_TAGS, Repository};
+pub use self::converge::{
+    ContactRecord, ConvergeOptions, ConvergeProgress, Dial, EdgeOutcome, EdgeStatus, ReceiptRecord,
+};
 pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
 pub use self::keys::{NewKey, Ring, Role};
 pub use self::pattern::{MAX_PATTERN, Pattern};
 pub use self::query::{MAX_DEPTH, MAX_QUERY, Query};
+pub use self::release::{
+    BundleRecord, BundleState, NewAlias, NewBundle, SbomRecord, SignatureRecord, Verification, WithdrawalRecord,
+};
 pub use self::selection::Selection;
+pub use self::trust::{TRUST_DAYS, TrustRecord};
 pub use self::vault::{DirVault, MemoryVault, Vault};
 
 use self::record::{Records, encode, key};
@@ -69,6 +81,26 @@ pub struct Ports {
     pub vault: Arc<dyn Vault>,
     /// A directory for bytes whose digest is not known yet.
     pub spool: PathBuf,
+}
+
+#[cfg(feature = "redb")]
+const META: &str = "meta.redb";
+
+#[cfg(feature = "redb")]
+impl Ports {
+    /// The stores that are embedded in a data directory.
+    fn embedded(directory: &Path) -> Result<Ports> {
+        let spool = directory.join("spool");
+        std::fs::create_dir_all(&spool)
+            .map_err(|cause| Error::io(format!("creating {}", spool.display()), cause))?;
+        Ok(Ports {
+            meta: Arc::new(crate::meta::RedbStore::open(directory.join(META))?),
+            blobs: Arc::new(crate::blob::FsBlobStore::open(directory.join("blobs"))?),
+            clock: Arc::new(crate::clock::SystemClock),
+            vault: Arc::new(DirVault::open(directory.join("keys"))?),
+            spool,
+        })
+    }
 }
 
 /// A source of release bundles.
@@ -120,6 +152,39 @@ impl Source {
             ));
         }
         Ok(source)
+    }
+
+    /// Sets up a source in a data directory, or opens the one that is there: blobs under `blobs/`,
+    /// records in `meta.redb`, each secret in a file of mode 0600 under `keys/`.
+    ///
+    /// # Errors
+    /// As [`create_over`](Source::create_over); [`ErrorKind::Conflict`] or [`ErrorKind::Unavailable`]
+    /// if another process has it open.
+    #[cfg(feature = "redb")]
+    pub async fn create(directory: impl AsRef<Path>, tenant: &Tenant, project: &str) -> Result<Source> {
+        let directory = directory.as_ref();
+        std::fs::create_dir_all(directory)
+            .map_err(|cause| Error::io(format!("creating {}", directory.display()), cause))?;
+        Source::create_over(Ports::embedded(directory)?, tenant, project).await
+    }
+
+    /// Opens the source of a data directory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if none was set up there.
+    #[cfg(feature = "redb")]
+    pub async fn open(directory: impl AsRef<Path>) -> Result<Source> {
+        let directory = directory.as_ref();
+        // Asked first, so that a mistyped path does not leave empty stores behind.
+        if !directory.join(META).is_file() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{} holds no source: set one up there first", directory.display()),
+            ));
+        }
+        Source::open_over(Ports::embedded(directory)?)
+            .await
+            .map_err(|error| error.context(directory.display()))
     }
 
     /// Opens the source that is in the stores.

@@ -94,11 +94,9 @@ pub struct SbomRecord {
     /// Its format, like `cyclonedx-1.6+json`.
     pub format: String,
     /// How many components it lists.
-    pub components: Option<u64>,
-    /// What it is the SBOM of.
+    pub components: u64,
+    /// What it is the SBOM of, if it says.
     pub name: Option<String>,
-    /// Of which version.
-    pub version: Option<String>,
 }
 
 /// That a bundle was withdrawn.
@@ -388,11 +386,11 @@ impl Source {
         let trust = self.compose_trust().await?;
         let verified = bundle::verify(&envelope, &trust, now)?;
         let mut seen = BTreeSet::new();
-        for item in &verified.statement().items {
+        for item in verified.statement().items() {
             if !seen.insert(item.digest) {
                 continue;
             }
-            let place = format!("{}/{}", item.repository, item.path);
+            let place = item.name();
             match self.blobs.verify(&item.digest).await? {
                 Some(true) => {}
                 Some(false) => {
@@ -511,9 +509,8 @@ impl Source {
         let mut used = BTreeMap::new();
         for record in self.bundles().await? {
             let statement = self.statement(&record.name, &record.version).await?;
-            for item in &statement.items {
-                let place = format!("{}/{}", item.repository, item.path);
-                used.insert(place, (record.name.clone(), record.version.clone()));
+            for item in statement.items() {
+                used.insert(item.name(), (record.name.clone(), record.version.clone()));
             }
         }
         Ok(used)
@@ -547,31 +544,23 @@ impl Source {
         };
         let from = bundle::Source {
             id: self.profile.id.clone(),
-            label: new.label.clone(),
-            by: Some(new.by.clone()),
+            label: new.label.clone().unwrap_or_default(),
+            by: new.by.clone(),
         };
-        let mut builder = Statement::builder(reference, from, created).constraints(new.constraints.clone());
-        for artifact in artifacts {
-            let format = format(&artifact.repository);
-            builder = builder.item(Item {
-                repository: artifact.repository.clone(),
-                format,
-                path: artifact.path.clone(),
-                digest: artifact.digest,
-                size: artifact.size,
-                media_type: artifact.media_type.clone(),
-                checksums: artifact.checksums.clone(),
-                ..Item::default()
-            });
-        }
+        let items = artifacts.iter().map(|artifact| Item {
+            repository: artifact.repository.clone(),
+            format: format(&artifact.repository),
+            path: artifact.path.clone(),
+            digest: artifact.digest,
+            size: artifact.size,
+            media_type: artifact.media_type.clone(),
+            checksums: artifact.checksums.clone(),
+        });
+        let mut builder =
+            Statement::builder(reference, created, from).items(items).constraints(new.constraints.clone());
         for alias in &new.aliases {
-            builder = builder.alias(
-                alias.repository.clone(),
-                format(&alias.repository),
-                alias.name.clone(),
-                alias.alias.clone(),
-                alias.target.clone(),
-            );
+            let NewAlias { repository, name, alias, target } = alias.clone();
+            builder = builder.alias(repository, name, &alias, target);
         }
         let mut sboms = Vec::new();
         for pattern in &new.sboms {
@@ -588,21 +577,12 @@ impl Source {
             let bytes = bytes.ok_or_else(|| {
                 Error::new(ErrorKind::Corrupted, format!("the bytes of {place} are missing from the store"))
             })?;
-            let summary = bundle::summarize(&bytes, artifact.media_type.as_deref())
-                .map_err(|error| error.context(format_args!("the SBOM {place}")))?;
-            builder = builder.sbom(
-                artifact.repository.clone(),
-                artifact.path.clone(),
-                summary.format.clone(),
-                "bundle".to_owned(),
-            );
-            sboms.push(SbomRecord {
-                place,
-                format: summary.format.to_string(),
-                components: summary.components,
-                name: summary.name,
-                version: summary.version,
-            });
+            let summary = bundle::summarize(&bytes)
+                .map_err(|error| error.context(format_args!("the SBOM {place}")))?
+                .ok_or_else(|| Error::invalid(format!("{place} is neither a CycloneDX nor an SPDX document")))?;
+            let format = summary.format.to_string();
+            builder = builder.sbom(artifact.repository.clone(), artifact.path.clone(), &format, "bundle");
+            sboms.push(SbomRecord { place, format, components: summary.components, name: summary.name });
         }
         let payload = builder.build()?.to_payload();
         Ok((payload.into(), sboms))

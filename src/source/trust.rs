@@ -6,10 +6,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Source;
+use super::edges::EdgeRecord;
 use super::keys::Role;
 use super::record::{ATTEMPTS, decode, encode, key, lost_race};
 use super::release::BundleState;
-use crate::bundle::{Assignment, EdgeEntry, Envelope, TrustDocument, Withdrawal};
+use crate::bundle::{Anchor, Assignment, TrustDocument, Withdrawal};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -152,11 +153,7 @@ impl Source {
             expires: Timestamp::MAX,
             root: root.to_key_set()?,
             release: release.to_key_set()?,
-            edges: edges
-                .into_iter()
-                .map(|edge| EdgeEntry {
-                    name: edge.name,
-                    labels: edge.labels.into_iter().collect(),
+            edges: edges.iter().map(EdgeRecord::to_entry).collect(),
                     site: edge.site,
                     city: edge.city,
                     country: edge.country,
@@ -185,13 +182,19 @@ impl Source {
     }
 
     /// Refuses to publish what the edges would refuse.
-    fn check_acceptable(&self, sealed: &[u8], before: Option<&[u8]>, now: Timestamp) -> Result<()> {
-        let before = match before {
-            Some(before) => Some(TrustDocument::parse(&Envelope::parse(before)?.payload)?),
-            None => None,
+    fn check_acceptable(&self, sealed: &[u8], before_envelope: Option<&[u8]>, now: Timestamp) -> Result<()> {
+        let (before, own);
+        let anchor = match before_envelope {
+            Some(envelope) => {
+                before = TrustDocument::parse_unverified(envelope)?;
+                Anchor::Current(&before)
+            }
+            None => {
+                own = TrustDocument::parse_unverified(sealed)?;
+                Anchor::Pinned(&own.root)
+            }
         };
-        let accepted = TrustDocument::accept(sealed, before.as_ref(), None, &self.profile.tenant, now);
-        accepted.map(drop).map_err(|error| {
+        TrustDocument::accept(sealed, anchor, &self.profile.tenant, now).map(drop).map_err(|error| {
             Error::new(
                 ErrorKind::Conflict,
                 format!("edges would refuse the trust document that can be signed here: {error}"),
