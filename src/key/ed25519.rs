@@ -127,8 +127,7 @@ fn pem(label: &str, der: &[u8]) -> String {
 fn pem_body(text: &str, label: &str) -> Option<Vec<u8>> {
     let rest = text.trim().strip_prefix(&format!("-----BEGIN {label}-----"))?;
     let body = rest.strip_suffix(&format!("-----END {label}-----"))?;
-    let body: Zeroizing<String> =
-        Zeroizing::new(body.chars().filter(|c| !c.is_ascii_whitespace()).collect());
+    let body: Zeroizing<String> = Zeroizing::new(body.chars().filter(|c| !c.is_ascii_whitespace()).collect());
     STANDARD.decode(body.as_bytes()).ok()
 }
 

@@ -454,7 +454,10 @@ fn secret_openpgp(_secret: &Secret) -> Result<SigningKey> {
 #[cfg(not(feature = "openpgp"))]
 #[cold]
 fn without_openpgp() -> Error {
-    Error::new(ErrorKind::Unsupported, "OpenPGP keys need the feature \"openpgp\", which this build leaves out")
+    Error::new(
+        ErrorKind::Unsupported,
+        "OpenPGP keys need the feature \"openpgp\", which this build leaves out",
+    )
 }
 
 /// The rule for signatures that carry no time of their own.

@@ -1,0 +1,312 @@
+//! What a bundle says about where it may go: countries, networks, edges.
+//!
+//! Constraints travel with the bundle and are signed with it; an edge may be stricter, never
+//! looser.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::bundle::limits;
+use crate::bundle::trust::EdgeEntry;
+use crate::error::{Error, Result};
+
+/// Where a bundle may go. The default restricts nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Constraints {
+    /// Countries of the clients.
+    #[serde(default, skip_serializing_if = "List::is_empty")]
+    pub countries: List<Country>,
+    /// Networks of the clients.
+    #[serde(default, skip_serializing_if = "List::is_empty")]
+    pub nets: List<Network>,
+    /// Edges that may hold the bundle; `None` for every edge, an empty list for none.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::json::present")]
+    pub edges: Option<Vec<EdgePattern>>,
+}
+
+impl Constraints {
+    /// Whether nothing is restricted.
+    pub fn is_empty(&self) -> bool {
+        *self == Constraints::default()
+    }
+
+    /// Whether a client in `country` (`None` if it could not be told) may have the bundle.
+    pub fn permits_country(&self, country: Option<Country>) -> bool {
+        self.countries.permits(|one| country == Some(*one), country.is_some())
+    }
+
+    /// Whether a client at `address` (`None` if it could not be told) may have the bundle.
+    pub fn permits_address(&self, address: Option<IpAddr>) -> bool {
+        self.nets.permits(|net| address.is_some_and(|address| net.contains(address)), address.is_some())
+    }
+
+    /// Whether `edge` may hold the bundle.
+    pub fn permits_edge(&self, edge: &EdgeEntry) -> bool {
+        self.edges.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(edge)))
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let lists = [
+            ("countries.allow", self.countries.allow.as_ref().map_or(0, Vec::len)),
+            ("countries.deny", self.countries.deny.len()),
+            ("nets.allow", self.nets.allow.as_ref().map_or(0, Vec::len)),
+            ("nets.deny", self.nets.deny.len()),
+            ("edges", self.edges.as_ref().map_or(0, Vec::len)),
+        ];
+        match lists.iter().find(|(_, length)| *length > limits::CONSTRAINTS) {
+            Some((name, length)) => Err(Error::invalid(format!(
+                "the constraint {name} has {length} entries, at most {} are allowed",
+                limits::CONSTRAINTS
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is allowed and what is denied. A denial wins; without `allow`, what is not denied is
+/// allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct List<T> {
+    /// Only these; `None` for all, an empty list for none.
+    #[serde(
+        default = "none",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::json::present"
+    )]
+    pub allow: Option<Vec<T>>,
+    /// Not these.
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<T>,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+impl<T> Default for List<T> {
+    fn default() -> List<T> {
+        List { allow: None, deny: Vec::new() }
+    }
+}
+
+impl<T> List<T> {
+    /// Whether nothing is restricted.
+    pub fn is_empty(&self) -> bool {
+        self.allow.is_none() && self.deny.is_empty()
+    }
+
+    fn permits(&self, is: impl Fn(&T) -> bool, known: bool) -> bool {
+        // What could not be told is permitted only if there is nothing to ask.
+        if self.is_empty() {
+            return true;
+        }
+        known && !self.deny.iter().any(&is) && self.allow.as_ref().is_none_or(|allow| allow.iter().any(is))
+    }
+}
+
+macro_rules! text_serde {
+    ($name:ty) => {
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+/// A country: two upper-case letters (ISO 3166-1 alpha-2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Country([u8; 2]);
+
+impl Country {
+    /// The country as text.
+    pub fn as_str(&self) -> &str {
+        // Both bytes are ASCII letters.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl FromStr for Country {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Country> {
+        match text.as_bytes() {
+            [a @ b'A'..=b'Z', b @ b'A'..=b'Z'] => Ok(Country([*a, *b])),
+            _ => Err(bad(text, "a country: expected two upper-case letters (ISO 3166-1 alpha-2)")),
+        }
+    }
+}
+
+impl fmt::Display for Country {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Country {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+text_serde!(Country);
+
+/// An IP network in CIDR notation, `192.0.2.0/24`, with no host bits set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Whether `address` lies in the network. An IPv4-mapped IPv6 address is its IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(address)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                u32::from(address) & mask == u32::from(net)
+            }
+            (IpAddr::V6(net), IpAddr::V6(address)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                u128::from(address) & mask == u128::from(net)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Network> {
+        let fault = || bad(text, "a network: expected CIDR notation without host bits, like 192.0.2.0/24");
+        let (address, prefix) = text.split_once('/').ok_or_else(fault)?;
+        let address: IpAddr = address.parse().map_err(|_| fault())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let digits = prefix.bytes().all(|byte| byte.is_ascii_digit());
+        let prefix: u8 = prefix.parse().ok().filter(|prefix| digits && *prefix <= most).ok_or_else(fault)?;
+        let network = Network { address, prefix };
+        // One network has one spelling; a mapped IPv4 network would never match.
+        let mapped = address != address.to_canonical();
+        if mapped || !network.contains(address) || network.to_string() != text {
+            return Err(fault());
+        }
+        Ok(network)
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+text_serde!(Network);
+
+/// Chooses edges: by name (`fra-1`, `fra-*`), or by `key:value` with `site`, `city`, `country`
+/// or a label's name as the key (`country:DE`, `group:eu`, `city:San *`).
+///
+/// `*` stands for any run of characters, also none.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EdgePattern(Box<str>);
+
+impl EdgePattern {
+    /// The pattern as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `edge` is one of those chosen.
+    pub fn matches(&self, edge: &EdgeEntry) -> bool {
+        let Some((key, pattern)) = self.0.split_once(':') else {
+            return glob(&self.0, edge.name.as_str());
+        };
+        let value = match key {
+            "name" => Some(edge.name.as_str()),
+            "site" => edge.site.as_deref(),
+            "city" => edge.city.as_deref(),
+            "country" => edge.country.as_ref().map(Country::as_str),
+            label => edge.labels.get(label).map(String::as_str),
+        };
+        value.is_some_and(|value| glob(pattern, value))
+    }
+}
+
+impl FromStr for EdgePattern {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<EdgePattern> {
+        let name = |text: &str, extra: &[u8]| {
+            let byte = |byte: u8| {
+                byte.is_ascii_lowercase()
+                    || byte.is_ascii_digit()
+                    || b".-".contains(&byte)
+                    || extra.contains(&byte)
+            };
+            !text.is_empty() && text.len() <= 64 && text.bytes().all(byte)
+        };
+        let sound = match text.split_once(':') {
+            None => name(text, b"*"),
+            Some((key, value)) => {
+                name(key, b"_")
+                    && !value.is_empty()
+                    && value.len() <= 256
+                    && !value.chars().any(char::is_control)
+            }
+        };
+        if sound {
+            Ok(EdgePattern(text.into()))
+        } else {
+            Err(bad(text, "an edge pattern: expected a node name or \"key:value\", \"*\" for any run"))
+        }
+    }
+}
+
+impl fmt::Display for EdgePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for EdgePattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+text_serde!(EdgePattern);
+
+/// Whether `text` matches `pattern`, in which `*` stands for any run. Linear in both for one
+/// `*`, quadratic at worst.
+fn glob(pattern: &str, text: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let first = pieces.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut pieces: Vec<_> = pieces.collect();
+    let Some(last) = pieces.pop() else { return rest.is_empty() };
+    for piece in pieces {
+        match rest.find(piece) {
+            Some(at) => rest = &rest[at + piece.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cold]
+fn bad(text: &str, what: &str) -> Error {
+    let shown: String = text.chars().take(80).collect();
+    Error::invalid(format!("{shown:?} is not {what}"))
+}

@@ -1,0 +1,219 @@
+//! The DSSE 1.0.2 envelope: a payload, its type, and signatures over both.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{GeneralPurpose, STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::bundle::{json, limits};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{KeySet, Signer, TrustedKey};
+
+/// A payload with its signatures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The media type of the payload; signed with it.
+    pub payload_type: String,
+    /// The bytes that are signed, and the bytes that are read.
+    pub payload: Bytes,
+    /// One to 16 signatures.
+    pub signatures: Vec<Signature>,
+}
+
+/// One signature of an [`Envelope`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// Which key is said to have signed: a hint, never a proof. May be empty.
+    pub keyid: String,
+    /// The signature: 64 bytes of Ed25519, or an OpenPGP signature, armored or binary.
+    pub sig: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(borrow, rename = "payloadType")]
+    payload_type: Cow<'a, str>,
+    #[serde(borrow)]
+    payload: Cow<'a, str>,
+    #[serde(borrow)]
+    signatures: Vec<WireSignature<'a>>,
+}
+
+#[derive(Deserialize)]
+struct WireSignature<'a> {
+    #[serde(borrow, default)]
+    keyid: Cow<'a, str>,
+    #[serde(borrow)]
+    sig: Cow<'a, str>,
+}
+
+impl Envelope {
+    /// Reads an envelope of at most 32 MiB.
+    ///
+    /// Base64 is read in the standard and the URL-safe alphabet, with or without padding, in
+    /// canonical form. Members that DSSE does not name are passed over, as DSSE demands; members
+    /// given twice are refused.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] over a limit, [`ErrorKind::Invalid`] for everything else.
+    pub fn parse(bytes: &[u8]) -> Result<Envelope> {
+        Envelope::parse_within(bytes, limits::ENVELOPE)
+    }
+
+    pub(crate) fn parse_within(bytes: &[u8], most: usize) -> Result<Envelope> {
+        if bytes.len() > most {
+            return Err(too_large(format!(
+                "the envelope has {} bytes, at most {most} are allowed",
+                bytes.len()
+            )));
+        }
+        let wire: Wire<'_> = json::parse("the envelope", bytes)?;
+        if wire.payload_type.is_empty() || wire.payload_type.len() > limits::PAYLOAD_TYPE {
+            return Err(Error::invalid("the envelope: \"payloadType\" is empty or too long"));
+        }
+        if wire.signatures.is_empty() {
+            return Err(Error::invalid("the envelope has no signature"));
+        }
+        if wire.signatures.len() > limits::SIGNATURES {
+            return Err(too_large(format!(
+                "the envelope has {} signatures, at most {} are allowed",
+                wire.signatures.len(),
+                limits::SIGNATURES
+            )));
+        }
+        let mut signatures = Vec::with_capacity(wire.signatures.len());
+        for (at, signature) in wire.signatures.iter().enumerate() {
+            if signature.keyid.len() > limits::KEY_ID {
+                return Err(too_large(format!("the key id of signature {at} is too long")));
+            }
+            if signature.sig.len() / 4 * 3 > limits::SIGNATURE {
+                return Err(too_large(format!("signature {at} has more than {} bytes", limits::SIGNATURE)));
+            }
+            let sig = decode(&signature.sig)
+                .ok_or_else(|| Error::invalid(format!("signature {at} is not canonical base64")))?;
+            signatures.push(Signature { keyid: signature.keyid.clone().into_owned(), sig });
+        }
+        let payload = decode(&wire.payload)
+            .ok_or_else(|| Error::invalid("the envelope: \"payload\" is not canonical base64"))?;
+        Ok(Envelope { payload_type: wire.payload_type.into_owned(), payload: payload.into(), signatures })
+    }
+
+    /// Signs `payload` with every one of `signers`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for no signer, too many, or one key twice; what a signer says.
+    pub fn seal(
+        payload_type: &str,
+        payload: impl Into<Bytes>,
+        signers: &[&dyn Signer],
+        now: Timestamp,
+    ) -> Result<Envelope> {
+        if signers.is_empty() || signers.len() > limits::SIGNATURES {
+            return Err(Error::invalid(format!(
+                "an envelope is signed by 1 to {} keys, {} were given",
+                limits::SIGNATURES,
+                signers.len()
+            )));
+        }
+        let payload = payload.into();
+        let message = pae(payload_type, &payload);
+        let mut signatures: Vec<Signature> = Vec::with_capacity(signers.len());
+        for signer in signers {
+            let keyid = signer.public_key().id().to_string();
+            if signatures.iter().any(|one| one.keyid == keyid) {
+                return Err(Error::invalid(format!("the key {keyid} was given twice to sign one envelope")));
+            }
+            signatures.push(Signature { keyid, sig: signer.sign(&message, now)? });
+        }
+        Ok(Envelope { payload_type: payload_type.into(), payload, signatures })
+    }
+
+    /// The envelope as JSON, base64 in the standard alphabet.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = String::with_capacity(self.payload.len() / 3 * 4 + 1024);
+        out.push_str("{\"payloadType\":");
+        push_string(&mut out, &self.payload_type);
+        out.push_str(",\"payload\":\"");
+        STANDARD.encode_string(&self.payload, &mut out);
+        out.push_str("\",\"signatures\":[");
+        for (at, signature) in self.signatures.iter().enumerate() {
+            out.push_str(if at == 0 { "{\"keyid\":" } else { ",{\"keyid\":" });
+            push_string(&mut out, &signature.keyid);
+            out.push_str(",\"sig\":\"");
+            STANDARD.encode_string(&signature.sig, &mut out);
+            out.push_str("\"}");
+        }
+        out.push_str("]}");
+        out.into_bytes()
+    }
+
+    /// The bytes that the signatures are over.
+    pub fn pae(&self) -> Vec<u8> {
+        pae(&self.payload_type, &self.payload)
+    }
+
+    /// The keys of `set` that signed, one for each owner.
+    ///
+    /// # Errors
+    /// As [`KeySet::verify`].
+    pub fn verify<'k>(&self, set: &'k KeySet, now: Timestamp) -> Result<Vec<&'k TrustedKey>> {
+        self.verify_message(&self.pae(), set, now)
+    }
+
+    pub(crate) fn verify_message<'k>(
+        &self,
+        message: &[u8],
+        set: &'k KeySet,
+        now: Timestamp,
+    ) -> Result<Vec<&'k TrustedKey>> {
+        let signatures: Vec<(&str, &[u8])> =
+            self.signatures.iter().map(|one| (one.keyid.as_str(), one.sig.as_slice())).collect();
+        set.verify(message, &signatures, now)
+    }
+
+    pub(crate) fn expect_type(&self, expected: &str) -> Result<()> {
+        if self.payload_type == expected {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("the payload type is {:?}, expected {expected:?}", self.payload_type),
+        ))
+    }
+}
+
+/// DSSE's pre-authentication encoding: what is signed.
+///
+/// `PAE(type, body) = "DSSEv1" + SP + LEN(type) + SP + type + SP + LEN(body) + SP + body`
+pub fn pae(payload_type: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), body.len());
+    let mut out = Vec::with_capacity(head.len() + body.len());
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(body);
+    out
+}
+
+/// Decodes base64 in either alphabet, not a mix, with all padding or none, unused bits zero.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let standard = text.bytes().any(|byte| byte == b'+' || byte == b'/');
+    let engine: &GeneralPurpose = match (standard, text.ends_with('=')) {
+        (true, true) => &STANDARD,
+        (true, false) => &STANDARD_NO_PAD,
+        (false, true) => &URL_SAFE,
+        (false, false) => &URL_SAFE_NO_PAD,
+    };
+    engine.decode(text).ok()
+}
+
+fn push_string(out: &mut String, text: &str) {
+    // A string always serialises.
+    out.push_str(&serde_json::to_string(text).unwrap_or_default());
+}
+
+#[cold]
+fn too_large(message: String) -> Error {
+    Error::new(ErrorKind::TooLarge, message)
+}

@@ -1,0 +1,102 @@
+//! The receipt: an edge's signed word that it holds a bundle, whole.
+
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
+
+use crate::bundle::dsse::Envelope;
+use crate::bundle::{json, limits};
+use crate::clock::Timestamp;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::key::{Acceptance, PublicKey, Signer};
+use crate::name::{BundleName, NodeName, Tenant, Version};
+
+/// The payload type of an envelope around a receipt.
+pub const RECEIPT_PAYLOAD: &str = "application/vnd.distedge.receipt+json";
+
+/// What an edge holds of one bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// The edge.
+    pub edge: NodeName,
+    /// The bundle's tenant.
+    pub tenant: Tenant,
+    /// The bundle's name.
+    pub bundle: BundleName,
+    /// The bundle's version.
+    pub version: Version,
+    /// The digest of the statement's payload bytes.
+    pub payload: Digest,
+    /// The bundle's `seq`.
+    pub seq: u64,
+    /// How many items the edge holds.
+    pub items: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// The [Merkle root](merkle_root) over what the edge holds.
+    pub root: Digest,
+    /// When the edge made them visible.
+    pub at: Timestamp,
+}
+
+impl Receipt {
+    /// Signs the receipt with the edge's identity key.
+    pub fn seal(&self, signer: &dyn Signer, now: Timestamp) -> Result<Envelope> {
+        // Names and numbers always serialise.
+        let payload = serde_json::to_vec(self).unwrap_or_default();
+        Envelope::seal(RECEIPT_PAYLOAD, payload, &[signer], now)
+    }
+
+    /// Reads a receipt that was signed by `key`, the identity key of the edge.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Untrusted`](crate::error::ErrorKind::Untrusted) if `key` did not sign it;
+    /// `TooLarge`, `Unsupported` and `Invalid` for the form.
+    pub fn verify(envelope: &[u8], key: &PublicKey, now: Timestamp) -> Result<Receipt> {
+        let envelope = Envelope::parse_within(envelope, limits::RECEIPT)?;
+        envelope.expect_type(RECEIPT_PAYLOAD)?;
+        let [signature] = envelope.signatures.as_slice() else {
+            return Err(Error::invalid("a receipt has exactly one signature"));
+        };
+        key.verify(&envelope.pae(), &signature.sig, &Acceptance::at(now))
+            .map_err(|error| error.context("the receipt"))?;
+        let receipt: Receipt = json::parse("the receipt", &envelope.payload)?;
+        if receipt.seq == 0 {
+            return Err(Error::invalid("the receipt: \"seq\" is a number from 1 to 2^53 - 1"));
+        }
+        Ok(receipt)
+    }
+}
+
+/// The Merkle root over names (`repository/path`) and digests, in the order given: items are
+/// sorted by the bytes of their names.
+///
+/// RFC 6962 section 2.1 with SHA-256: `MTH({}) = H()`, `MTH({d}) = H(0x00 || d)`,
+/// `MTH(D) = H(0x01 || MTH(D[0:k]) || MTH(D[k:n]))` with `k` the largest power of two below `n`.
+/// A leaf is `repository/path`, a zero byte, and the digest's text.
+pub fn merkle_root<N: AsRef<str>>(items: impl IntoIterator<Item = (N, Digest)>) -> Digest {
+    // Complete subtrees so far, largest first: the roots and their heights.
+    let mut open: Vec<([u8; 32], u32)> = Vec::new();
+    for (name, digest) in items {
+        let leaf = sha2::Sha256::new()
+            .chain_update([0])
+            .chain_update(name.as_ref())
+            .chain_update([0])
+            .chain_update(digest.to_string());
+        let mut node: ([u8; 32], u32) = (leaf.finalize().into(), 0);
+        while let Some((left, _)) = open.pop_if(|(_, height)| *height == node.1) {
+            node = (join(&left, &node.0), node.1 + 1);
+        }
+        open.push(node);
+    }
+    let Some((mut root, _)) = open.pop() else { return Digest::of(b"") };
+    while let Some((left, _)) = open.pop() {
+        root = join(&left, &root);
+    }
+    Digest::from_bytes(root)
+}
+
+fn join(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
+    sha2::Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
+}
