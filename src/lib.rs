@@ -1,6 +1,7 @@
 //! distedge: a software distribution edge as a library.
 
 pub mod access;
+pub mod auth;
 pub mod blob;
 mod blocking;
 pub mod bundle;
@@ -8,17 +9,18 @@ pub mod catalog;
 pub mod clock;
 pub mod digest;
 pub mod distribute;
-pub mod edge;
+//EDGE pub mod edge;
 pub mod error;
 pub mod key;
 pub mod meta;
 pub mod name;
+pub mod policy;
 pub mod range;
 pub mod registry;
 pub mod secret;
 #[cfg(feature = "server")]
 pub mod server;
-pub mod source;
+//SRC pub mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;

@@ -1,0 +1,121 @@
+//! Blobs that nobody needs, and blobs that are not what they were.
+
+use std::collections::BTreeSet;
+
+use futures_util::StreamExt as _;
+use tracing::info;
+
+use super::receive::Receiver;
+use crate::catalog::BundleState;
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, ErrorKind, Result};
+
+/// An offered bundle whose blobs have not all come after this many seconds is given up.
+const PREPARED_FOR: i64 = 7 * 24 * 3600;
+
+/// What a collection did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct GarbageReport {
+    /// Blobs looked at.
+    pub seen: u64,
+    /// Blobs removed.
+    pub removed: u64,
+    /// Bytes freed, those of given-up uploads included.
+    pub freed: u64,
+    /// Offered bundles given up, because they were not completed in time.
+    pub abandoned: u64,
+}
+
+/// What a scrub found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ScrubReport {
+    /// Blobs read and hashed.
+    pub checked: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that were damaged and set aside.
+    pub damaged: u64,
+}
+
+impl Receiver {
+    /// Removes blobs that no bundle here needs. It runs beside uploads and downloads, takes no
+    /// lock, and can be cut off at any point: what it began is finished at the next start.
+    pub async fn collect_garbage(&self) -> Result<GarbageReport> {
+        let mut report = GarbageReport::default();
+        self.finish_collections().await?;
+        let mut awaited = BTreeSet::new();
+        for record in self.catalog.bundles().await? {
+            if record.state == BundleState::Prepared && record.offered.plus(PREPARED_FOR) < self.now() {
+                report.abandoned += u64::from(self.remove(&record.name, &record.version).await?);
+            } else if record.holds_blobs {
+                let statement = self.statement(&record.name, &record.version).await?;
+                awaited.extend(self.missing(&statement).await?.into_iter().map(|want| want.digest));
+            }
+        }
+        let mut blobs = self.blobs.list();
+        while let Some(info) = blobs.next().await {
+            let info = info?;
+            report.seen += 1;
+            if self.catalog.begin_collection(&info.digest).await? {
+                if self.blobs.remove(&info.digest).await? {
+                    report.removed += 1;
+                    report.freed += info.size;
+                }
+                self.catalog.end_collection(&info.digest).await?;
+            }
+        }
+        if let Some(resumable) = self.blobs.as_resumable() {
+            report.freed += resumable.discard(&|digest: &Digest| awaited.contains(digest)).await?;
+        }
+        if report.removed > 0 || report.abandoned > 0 {
+            info!(?report, "garbage collected");
+        }
+        Ok(report)
+    }
+
+    /// Reads every blob, and sets aside those whose bytes are not what their name says.
+    pub async fn scrub(&self) -> Result<ScrubReport> {
+        let mut report = ScrubReport::default();
+        let mut blobs = self.blobs.list();
+        while let Some(info) = blobs.next().await {
+            let info = info?;
+            let Some(blob) = self.blobs.open(&info.digest, None).await? else { continue };
+            let stamp = blob.stamp;
+            let mut hasher = Hasher::new();
+            let mut stream = blob.into_stream();
+            let mut failed = None;
+            while let Some(chunk) = stream.next().await {
+                match chunk {
+                    Ok(chunk) => hasher.update(&chunk),
+                    Err(error) if error.kind() == ErrorKind::Corrupted => failed = Some(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            report.checked += 1;
+            report.bytes += hasher.len();
+            if failed.is_none() && hasher.finish() == info.digest {
+                continue;
+            }
+            let error = failed.unwrap_or_else(|| {
+                Error::new(ErrorKind::Corrupted, "its bytes do not have its digest any more")
+            });
+            let aside = match self.blobs.as_quarantine() {
+                Some(quarantine) => quarantine.quarantine(&info.digest, stamp).await?,
+                None => self.blobs.remove(&info.digest).await?,
+            };
+            if aside {
+                report.damaged += 1;
+                self.note("blob.damaged", &info.digest.to_string(), &error).await?;
+            }
+        }
+        Ok(report)
+    }
+
+    pub(super) async fn finish_collections(&self) -> Result<()> {
+        for digest in self.catalog.unfinished_collections().await? {
+            self.blobs.remove(&digest).await?;
+            self.catalog.end_collection(&digest).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,424 @@
+//! The edge's half: verify before anything is stored, then want, take, activate, attest.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tracing::{info, warn};
+
+use super::message::{BundleAnswer, OfferAnswer, StatusAnswer, TrustAnswer, UploadAnswer, Want};
+use crate::blob::{BlobInfo, BlobStore, ByteStream};
+use crate::bundle::{self, Anchor, Receipt, Statement, TrustDocument};
+use crate::catalog::{self, BundleRecord, BundleState, Catalog, EventRecord, GoneRecord};
+use crate::clock::{Clock, Timestamp};
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{KeySet, Signer};
+use crate::meta::Revision;
+use crate::name::{BundleName, NodeName, Tenant, Version};
+
+/// Receives bundles for one tenant of one edge.
+#[derive(Clone, Debug)]
+pub struct Receiver {
+    pub(super) catalog: Catalog,
+    pub(super) blobs: Arc<dyn BlobStore>,
+    pub(super) clock: Arc<dyn Clock>,
+    name: NodeName,
+    identity: Arc<dyn Signer>,
+    pinned: Option<KeySet>,
+    public: bool,
+    cached: Arc<Mutex<Option<(Revision, Arc<TrustDocument>)>>>,
+}
+
+impl Receiver {
+    /// A receiver over a catalog and a blob store, for the edge `name` whose receipts `identity`
+    /// signs. Finishes what a crash left half done.
+    pub async fn open(
+        catalog: Catalog,
+        blobs: Arc<dyn BlobStore>,
+        clock: Arc<dyn Clock>,
+        name: NodeName,
+        identity: Arc<dyn Signer>,
+    ) -> Result<Receiver> {
+        let cached = Arc::default();
+        let receiver =
+            Receiver { catalog, blobs, clock, name, identity, pinned: None, public: false, cached };
+        receiver.finish_collections().await?;
+        if let Some(trust) = receiver.trust().await? {
+            receiver.apply(&trust).await?;
+        }
+        Ok(receiver)
+    }
+
+    /// The same receiver, which takes its first trust document only if these root keys signed it.
+    /// Without this, whoever may call the control surface pins the first one.
+    #[must_use]
+    pub fn with_pinned_roots(mut self, roots: KeySet) -> Receiver {
+        self.pinned = Some(roots);
+        self
+    }
+
+    /// The same receiver; repositories that a bundle brings along are public from the start.
+    #[must_use]
+    pub fn with_public_repositories(mut self, public: bool) -> Receiver {
+        self.public = public;
+        self
+    }
+
+    /// The records it writes to.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The blobs it writes to.
+    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
+        &self.blobs
+    }
+
+    /// The edge's name.
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// The key that signs the edge's receipts.
+    pub fn identity(&self) -> &Arc<dyn Signer> {
+        &self.identity
+    }
+
+    /// The time it judges with; it never goes back.
+    pub fn now(&self) -> Timestamp {
+        self.catalog.trusted_now(&*self.clock)
+    }
+
+    /// Who this is and where it stands.
+    pub async fn status(&self) -> Result<StatusAnswer> {
+        let trust = self.trust().await?;
+        let now = self.now();
+        let digest = self.catalog.trust().await?.map(|entry| Digest::of(&entry.value));
+        Ok(StatusAnswer {
+            name: self.name.clone(),
+            tenant: self.catalog.tenant().clone(),
+            identity: self.identity.public_key(),
+            trust: trust.as_ref().map(|trust| trust.version),
+            trust_digest: digest,
+            stale: trust.is_some_and(|trust| trust.expires <= now),
+            time: now,
+            protocol: 1,
+        })
+    }
+
+    /// The trust document in force.
+    pub async fn trust(&self) -> Result<Option<Arc<TrustDocument>>> {
+        let Some(entry) = self.catalog.trust().await? else { return Ok(None) };
+        {
+            let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((revision, trust)) = &*cached
+                && *revision == entry.revision
+            {
+                return Ok(Some(trust.clone()));
+            }
+        }
+        let trust = Arc::new(TrustDocument::parse_unverified(&entry.value)?);
+        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some((entry.revision, trust.clone()));
+        Ok(Some(trust))
+    }
+
+    /// Takes a trust document if it is a successor of the one in force, and does what it says:
+    /// withdraws, and takes off what is assigned to this edge no more.
+    pub async fn accept_trust(&self, envelope: Bytes) -> Result<TrustAnswer> {
+        let now = self.now();
+        self.catalog.keep_time().await?;
+        let old = self.catalog.trust().await?;
+        let current = self.trust().await?;
+        let tenant = self.catalog.tenant();
+        let trust = match self.successor(&envelope, current.as_deref(), tenant, now) {
+            Ok(trust) => Arc::new(trust),
+            Err(error) => {
+                self.note("trust.rejected", "trust document", &error).await?;
+                return Err(error);
+            }
+        };
+        if old.as_ref().is_none_or(|old| old.value != envelope) {
+            let detail = format!("version {} is in force, until {}", trust.version, trust.expires);
+            let event = EventRecord::new(now, "trust.accepted", "trust document", detail);
+            self.catalog.set_trust(old.as_ref(), envelope, &event).await?;
+            info!(version = trust.version, "trust document accepted");
+        }
+        self.apply(&trust).await
+    }
+
+    fn successor(
+        &self,
+        envelope: &[u8],
+        current: Option<&TrustDocument>,
+        tenant: &Tenant,
+        now: Timestamp,
+    ) -> Result<TrustDocument> {
+        let first;
+        let anchor = match (current, &self.pinned) {
+            (Some(current), _) => Anchor::Current(current),
+            (None, Some(roots)) => Anchor::Pinned(roots),
+            // Trust on first use: whoever holds the control token names the roots.
+            (None, None) => {
+                first = TrustDocument::parse_unverified(envelope)?.root;
+                Anchor::Pinned(&first)
+            }
+        };
+        TrustDocument::accept(envelope, anchor, tenant, now)
+    }
+
+    /// Verifies an offered bundle and prepares to receive it; answers which blobs are wanted.
+    pub async fn offer(&self, envelope: &[u8]) -> Result<OfferAnswer> {
+        let now = self.now();
+        self.catalog.keep_time().await?;
+        match self.admit(envelope, now).await {
+            Ok((record, statement)) => {
+                let want = self.missing(&statement).await?;
+                info!(bundle = %record.name, version = %record.version, want = want.len(), "bundle offered");
+                Ok(OfferAnswer { state: record.state.as_str().into(), digest: record.digest, want })
+            }
+            Err(error) => {
+                // A conflict has left its own event.
+                if error.kind() != ErrorKind::Conflict {
+                    self.note("bundle.rejected", "offer", &error).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn admit(&self, envelope: &[u8], now: Timestamp) -> Result<(BundleRecord, Statement)> {
+        let trust = self.trust().await?.ok_or_else(no_trust)?;
+        if trust.expires <= now {
+            return Err(stale(&trust));
+        }
+        let verified = bundle::verify(envelope, &trust, now)?;
+        bundle::admit(&verified, &trust, &self.name)?;
+        let record = self.catalog.prepare(&verified, envelope, now).await?;
+        Ok((record, verified.into_statement()))
+    }
+
+    /// A bundle as others may see it, with the number of its blobs that are missing.
+    pub async fn describe(&self, name: &BundleName, version: &Version) -> Result<Option<BundleAnswer>> {
+        let Some(record) = self.catalog.bundle(name, version).await? else { return Ok(None) };
+        let mut answer = BundleAnswer::from(&record);
+        if record.holds_blobs {
+            let statement = self.statement(name, version).await?;
+            answer.missing = Some(self.missing(&statement).await?.len() as u64);
+        }
+        Ok(Some(answer))
+    }
+
+    /// Where the upload of a blob stands.
+    pub async fn position(&self, digest: &Digest) -> Result<UploadAnswer> {
+        let size = self.claimed(digest).await?;
+        let info = BlobInfo { digest: *digest, size };
+        Ok(UploadAnswer { have: self.have(&info).await?, size, taken: false })
+    }
+
+    /// Takes bytes of a wanted blob, which begin at `offset`. The last byte completes it: the blob
+    /// is verified, durable, and there. A stream that breaks off leaves what came before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for a blob that no bundle here needs; [`ErrorKind::Mismatch`] if the
+    /// bytes do not have the digest, after which the upload starts over.
+    pub async fn upload(&self, digest: &Digest, offset: u64, mut bytes: ByteStream) -> Result<UploadAnswer> {
+        let size = self.claimed(digest).await?;
+        let info = BlobInfo { digest: *digest, size };
+        if self.blobs.stat(digest).await?.is_some() {
+            return Ok(UploadAnswer { have: size, size, taken: false });
+        }
+        let mut writer = match self.blobs.as_resumable() {
+            Some(resumable) => resumable.resume(&info).await?,
+            None => self.blobs.create(&info).await?,
+        };
+        if writer.position() != offset {
+            return Ok(UploadAnswer { have: writer.position(), size, taken: false });
+        }
+        while let Some(chunk) = bytes.next().await {
+            if let Err(error) = writer.write(chunk?).await {
+                return Err(self.lied(digest, error).await);
+            }
+        }
+        let have = writer.position();
+        if have == size
+            && let Err(error) = writer.commit().await
+        {
+            return Err(self.lied(digest, error).await);
+        }
+        Ok(UploadAnswer { have, size, taken: true })
+    }
+
+    /// Makes a prepared bundle visible and answers the signed receipt; repeated, the same receipt.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] while blobs are missing.
+    pub async fn commit(&self, name: &BundleName, version: &Version) -> Result<Bytes> {
+        let now = self.now();
+        let record =
+            self.catalog.bundle(name, version).await?.ok_or_else(|| catalog::unknown(name, version))?;
+        if !record.holds_blobs {
+            return Err(match record.state {
+                BundleState::Withdrawn => {
+                    Error::new(ErrorKind::Gone, format!("bundle {name}/{version} was withdrawn"))
+                }
+                _ => catalog::unknown(name, version),
+            });
+        }
+        let statement = self.statement(name, version).await?;
+        let missing = self.missing(&statement).await?;
+        if let Some(first) = missing.first() {
+            let message =
+                format!("{} blobs of {name}/{version} are missing, {} first", missing.len(), first.digest);
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        if record.state == BundleState::Prepared {
+            let receipt = attest(&self.name, &statement, record.digest, now);
+            let envelope = receipt.seal(&*self.identity, now)?.to_json();
+            match self.catalog.activate(&statement, envelope.into(), self.public, now).await {
+                Ok(_) => info!(bundle = %name, %version, items = statement.items().len(), "bundle activated"),
+                Err(error) => {
+                    self.note("bundle.conflict", &format!("{name}/{version}"), &error).await?;
+                    return Err(error);
+                }
+            }
+        }
+        self.catalog.receipt(name, version).await?.ok_or_else(|| {
+            Error::new(ErrorKind::Corrupted, format!("the receipt of bundle {name}/{version} is missing"))
+        })
+    }
+
+    /// Takes a bundle off this edge: its artifacts answer 404, its blobs are free to be collected.
+    pub async fn remove(&self, name: &BundleName, version: &Version) -> Result<bool> {
+        let removed = self.catalog.remove(name, version, self.now()).await?;
+        if removed {
+            info!(bundle = %name, %version, "bundle removed");
+        }
+        Ok(removed)
+    }
+
+    async fn apply(&self, trust: &TrustDocument) -> Result<TrustAnswer> {
+        let now = self.now();
+        let mut answer = TrustAnswer { version: trust.version, withdrawn: 0, removed: 0 };
+        for withdrawal in &trust.withdrawn {
+            let gone = GoneRecord {
+                bundle: withdrawal.bundle.clone(),
+                version: withdrawal.version.clone(),
+                reason: withdrawal.reason.clone(),
+                legal: withdrawal.legal,
+            };
+            if self.catalog.withdraw(&gone, withdrawal.digest, now).await? {
+                warn!(bundle = %gone.bundle, version = %gone.version, reason = gone.reason, "bundle withdrawn");
+                answer.withdrawn += 1;
+            }
+        }
+        for record in self.catalog.bundles().await? {
+            let assigned = trust.assigned(&self.name).any(|one| {
+                one.bundle == record.name && one.version == record.version && one.digest == record.digest
+            });
+            if record.holds_blobs && !assigned {
+                answer.removed += u64::from(self.remove(&record.name, &record.version).await?);
+            }
+        }
+        Ok(answer)
+    }
+
+    pub(super) async fn statement(&self, name: &BundleName, version: &Version) -> Result<Statement> {
+        self.catalog.statement(name, version).await?.ok_or_else(|| catalog::unknown(name, version))
+    }
+
+    pub(super) async fn missing(&self, statement: &Statement) -> Result<Vec<Want>> {
+        let blobs: BTreeMap<Digest, u64> =
+            statement.items().iter().map(|item| (item.digest, item.size)).collect();
+        let mut missing = Vec::new();
+        for (digest, size) in blobs {
+            let have = self.have(&BlobInfo { digest, size }).await?;
+            // An empty blob is missing too, although all of its bytes are here.
+            if have < size || (size == 0 && self.blobs.stat(&digest).await?.is_none()) {
+                missing.push(Want { digest, size, have });
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn have(&self, info: &BlobInfo) -> Result<u64> {
+        if self.blobs.stat(&info.digest).await?.is_some() {
+            return Ok(info.size);
+        }
+        match self.blobs.as_resumable() {
+            Some(resumable) => resumable.position(info).await,
+            None => Ok(0),
+        }
+    }
+
+    async fn claimed(&self, digest: &Digest) -> Result<u64> {
+        self.catalog.claimed_size(digest).await?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("no bundle that was offered here needs {digest}"))
+        })
+    }
+
+    /// Bytes that are not what was promised are worth an event; other failures are not.
+    async fn lied(&self, digest: &Digest, error: Error) -> Error {
+        if error.kind() == ErrorKind::Mismatch
+            && let Err(failed) = self.note("blob.rejected", &digest.to_string(), &error).await
+        {
+            return failed;
+        }
+        error
+    }
+
+    pub(super) async fn note(&self, kind: &str, what: &str, error: &Error) -> Result<()> {
+        warn!(kind, what, %error, "security event");
+        self.catalog.record_event(&EventRecord::new(self.now(), kind, what, error.message())).await
+    }
+}
+
+/// What an edge says when it holds every item of `statement`.
+pub(super) fn attest(edge: &NodeName, statement: &Statement, payload: Digest, at: Timestamp) -> Receipt {
+    let bundle = statement.bundle();
+    Receipt {
+        edge: edge.clone(),
+        tenant: bundle.tenant.clone(),
+        bundle: bundle.name.clone(),
+        version: bundle.version.clone(),
+        payload,
+        seq: bundle.seq,
+        items: statement.items().len() as u64,
+        bytes: statement.total_bytes(),
+        root: statement.root(),
+        at,
+    }
+}
+
+impl From<&BundleRecord> for BundleAnswer {
+    fn from(record: &BundleRecord) -> BundleAnswer {
+        BundleAnswer {
+            name: record.name.clone(),
+            version: record.version.clone(),
+            state: record.state.as_str().into(),
+            digest: record.digest,
+            seq: record.seq,
+            items: record.items,
+            bytes: record.bytes,
+            created: record.created,
+            activated: record.activated,
+            missing: None,
+            reason: record.gone.as_ref().map(|gone| gone.reason.clone()),
+        }
+    }
+}
+
+#[cold]
+fn no_trust() -> Error {
+    Error::new(ErrorKind::Untrusted, "this edge has no trust document yet; send one first")
+}
+
+#[cold]
+fn stale(trust: &TrustDocument) -> Error {
+    let message = format!(
+        "the trust document, version {}, expired at {}; nothing new is accepted",
+        trust.version, trust.expires
+    );
+    Error::new(ErrorKind::Untrusted, message)
+}

@@ -1,0 +1,367 @@
+//! The edge as one service: gate, who, what, may they, serve, tell.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::header::{ALLOW, CACHE_CONTROL, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use tracing::{error, info};
+
+use super::authorize::{Asker, authorize};
+use super::content::{self, Representation};
+use super::integrity::Verifier;
+use super::metric::Metrics;
+use super::problem::{Problem, Shape};
+use super::{Admitted, Body, Gate, Handler, control, listing, media};
+use crate::access::{Action, Principal, Resource};
+use crate::auth::Authenticator;
+use crate::catalog::{ArtifactRecord, EventRecord, GoneRecord, Resolved};
+use crate::digest::Digest;
+use crate::distribute::Receiver;
+use crate::error::{Error, ErrorKind, Result};
+use crate::name::{ArtifactPath, RESERVED, RepositoryName};
+use crate::policy::PolicySet;
+use crate::registry::generic;
+
+/// An edge: answers HTTP requests over one tenant's catalog and blobs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Edge {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    receiver: Receiver,
+    gate: Gate,
+    authenticator: Arc<dyn Authenticator>,
+    policies: PolicySet,
+    verifier: Verifier,
+    metrics: Arc<Metrics>,
+}
+
+impl Edge {
+    /// An edge over what `receiver` receives: whoever asks is told by `authenticator`, what they
+    /// may do is decided by `policies`, which requests are readable by `gate`.
+    pub fn new(
+        receiver: Receiver,
+        gate: Gate,
+        authenticator: Arc<dyn Authenticator>,
+        policies: PolicySet,
+    ) -> Edge {
+        let metrics = Arc::new(Metrics::default());
+        let verifier = Verifier::new(receiver.blobs().clone());
+        Edge { inner: Arc::new(Inner { receiver, gate, authenticator, policies, verifier, metrics }) }
+    }
+
+    /// What receives bundles for this edge.
+    pub fn receiver(&self) -> &Receiver {
+        &self.inner.receiver
+    }
+
+    /// The counters of this edge.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(super) fn policies(&self) -> &PolicySet {
+        &self.inner.policies
+    }
+
+    async fn answer(&self, parts: &Parts, body: Body, admitted: &Admitted, peer: SocketAddr) -> Answered {
+        let first = admitted.target.segments().first().map_or("", String::as_str);
+        let asker = match self.asker(parts, peer).await {
+            Ok(asker) => asker,
+            Err(error) => return Answered { principal: None, result: Err(self.refuse_credentials(&error)) },
+        };
+        let result = match first {
+            "healthz" | "readyz" | "metrics" | ".well-known" | "api" => {
+                control::route(self, parts, body, admitted, &asker).await
+            }
+            "" => self.front(admitted),
+            "artifactory" if admitted.target.segments().get(1).is_some_and(|second| second == "api") => {
+                control::artifactory(self, admitted, &asker).await
+            }
+            _ => self.serve(parts, admitted, &asker).await,
+        };
+        Answered { principal: Some(asker.principal), result }
+    }
+
+    async fn asker(&self, parts: &Parts, peer: SocketAddr) -> Result<Asker> {
+        let principal = self.inner.authenticator.authenticate(parts).await?.unwrap_or(Principal::Anonymous);
+        let client = Some(peer.ip().to_canonical());
+        let tenant = self.inner.receiver.catalog().tenant().clone();
+        Ok(Asker { tenant, principal, client, now: self.inner.receiver.now() })
+    }
+
+    /// Serves a path of a repository.
+    async fn serve(
+        &self,
+        parts: &Parts,
+        admitted: &Admitted,
+        asker: &Asker,
+    ) -> Result<Response<Body>, Problem> {
+        match admitted.method {
+            Method::GET | Method::HEAD => {}
+            Method::OPTIONS => return Ok(allowed("GET, HEAD")),
+            _ => return Err(read_only()),
+        }
+        let first = admitted.target.segments().first().map_or("", String::as_str);
+        if RESERVED.contains(&first) && first != "artifactory" {
+            return Err(nothing());
+        }
+        let route = generic::route(&admitted.target).map_err(|error| self.absent(asker, &error))?;
+        let catalog = self.inner.receiver.catalog();
+        let record = catalog.repository(&route.repository).await?;
+        let public = record.as_ref().is_some_and(|record| record.public);
+        let action = if route.folder { Action::List } else { Action::Read };
+        let resource =
+            Resource::Repository { name: &route.repository, path: route.path.as_ref(), public };
+        let Ok(authorized) = authorize(&self.inner.policies, asker, action, resource) else {
+            return Err(self.refuse(asker));
+        };
+        if record.is_none() {
+            return Err(nothing());
+        }
+        if route.folder {
+            return listing::respond(self, parts, admitted, &route.repository, route.path.as_ref()).await;
+        }
+        let Some(path) = &route.path else { return Ok(with_slash(admitted)) };
+        match catalog.resolve(&route.repository, path).await? {
+            Some(Resolved::Artifact(artifact)) => {
+                let representation = representation(&artifact, path, public, false);
+                self.deliver(parts, &authorized, &artifact, representation).await
+            }
+            Some(Resolved::Alias(alias, artifact)) => {
+                let representation = representation(&artifact, &alias.target, public, true);
+                self.deliver(parts, &authorized, &artifact, representation).await
+            }
+            Some(Resolved::Gone(gone)) => Err(withdrawn(&gone)),
+            None => {
+                let below = catalog.list(&route.repository, Some(path), None, 1).await?;
+                if below.entries.is_empty() { Err(nothing()) } else { Ok(with_slash(admitted)) }
+            }
+        }
+    }
+
+    /// Hands out the bytes of an artifact that the asker may read.
+    pub(super) async fn deliver(
+        &self,
+        parts: &Parts,
+        authorized: &super::authorize::Authorized,
+        artifact: &ArtifactRecord,
+        representation: Representation,
+    ) -> Result<Response<Body>, Problem> {
+        let inner = &self.inner;
+        let open = |range| authorized.open(&**inner.receiver.blobs(), artifact, range);
+        let result = content::respond(parts, &representation, &inner.verifier, open).await;
+        let mut response = match result {
+            Ok(response) => response,
+            Err(error) => {
+                if error.kind() == ErrorKind::Corrupted {
+                    self.damaged(&artifact.digest, error.message()).await;
+                }
+                return Err(Problem::of(&error));
+            }
+        };
+        if parts.method == Method::GET && response.status().is_success() {
+            let metrics = inner.metrics.clone();
+            metrics.download_started();
+            response.body_mut().on_end(move |delivered| {
+                metrics.download_ended(delivered.bytes, delivered.complete);
+            });
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn damaged(&self, digest: &Digest, reason: &str) {
+        self.inner.metrics.blob_damaged();
+        error!(%digest, reason, "a stored blob is damaged");
+        let event = EventRecord::new(self.inner.receiver.now(), "blob.damaged", digest.to_string(), reason);
+        if let Err(error) = self.inner.receiver.catalog().record_event(&event).await {
+            error!(%error, "the event could not be recorded");
+        }
+    }
+
+    fn front(&self, admitted: &Admitted) -> Result<Response<Body>, Problem> {
+        match admitted.method {
+            Method::GET | Method::HEAD => {
+                let name = self.inner.receiver.name();
+                let text = format!("distedge {name}\nread-only; see /.well-known/distedge\n");
+                Ok(media::document(admitted.head, "text/plain; charset=utf-8", text))
+            }
+            Method::OPTIONS => Ok(allowed("GET, HEAD")),
+            _ => Err(read_only()),
+        }
+    }
+
+    /// The answer to who may not: the same for what is private and for what is not there.
+    pub(super) fn refuse(&self, asker: &Asker) -> Problem {
+        match asker.principal {
+            Principal::Anonymous => self.challenge("Credentials are needed for this."),
+            _ => nothing(),
+        }
+    }
+
+    fn absent(&self, asker: &Asker, error: &Error) -> Problem {
+        match error.kind() {
+            ErrorKind::NotFound => self.refuse(asker),
+            _ => Problem::of(error),
+        }
+    }
+
+    fn refuse_credentials(&self, error: &Error) -> Problem {
+        match error.kind() {
+            ErrorKind::Unauthenticated => self.challenge(error.message()),
+            _ => Problem::of(error),
+        }
+    }
+
+    fn challenge(&self, detail: &str) -> Problem {
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, ErrorKind::Unauthenticated.as_str(), detail);
+        match self.inner.authenticator.challenge() {
+            Some(challenge) => problem.with_header(WWW_AUTHENTICATE, challenge.value().clone()),
+            None => problem,
+        }
+    }
+}
+
+struct Answered {
+    principal: Option<Principal>,
+    result: Result<Response<Body>, Problem>,
+}
+
+impl Handler for Edge {
+    async fn handle(&self, request: Request<Body>, peer: SocketAddr) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let shape = if parts.uri.path().starts_with("/artifactory/") { Shape::Artifactory } else { Shape::Problem };
+        let head = parts.method == Method::HEAD;
+        let (principal, result) = match self.inner.gate.admit(&parts) {
+            Ok(admitted) => {
+                let answered = self.answer(&parts, body, &admitted, peer).await;
+                (answered.principal, answered.result)
+            }
+            Err(problem) => (None, Err(problem)),
+        };
+        let mut response = match result {
+            Ok(response) => response,
+            Err(problem) => {
+                if problem.status().is_server_error() {
+                    error!(path = ?parts.uri.path(), status = problem.status().as_u16(), detail = problem.detail(), "failed");
+                }
+                problem.response(head, shape)
+            }
+        };
+        let status = response.status().as_u16();
+        self.inner.metrics.answered(status);
+        let line = Line {
+            peer,
+            principal: principal.map_or_else(|| "-".into(), |principal| principal.to_string()),
+            method: parts.method,
+            // The query may hold credentials some day; it never gets into a log.
+            path: parts.uri.path().chars().take(2048).collect(),
+            status,
+        };
+        response.body_mut().on_end(move |delivered| line.write(delivered.bytes, delivered.complete));
+        response
+    }
+}
+
+/// One line of the access log.
+struct Line {
+    peer: SocketAddr,
+    principal: String,
+    method: Method,
+    path: String,
+    status: u16,
+}
+
+impl Line {
+    fn write(&self, bytes: u64, complete: bool) {
+        info!(
+            target: "distedge::access",
+            peer = %self.peer,
+            principal = self.principal,
+            method = %self.method,
+            path = ?self.path,
+            status = self.status,
+            bytes,
+            complete,
+            "request"
+        );
+    }
+}
+
+fn representation(artifact: &ArtifactRecord, path: &ArtifactPath, public: bool, alias: bool) -> Representation {
+    let cache = match (public, alias) {
+        // An artifact never changes, but it may be withdrawn: caches are to ask again after a while.
+        (true, false) => "public, max-age=300",
+        (false, false) => "private, max-age=300",
+        (true, true) => "public, no-cache",
+        (false, true) => "private, no-cache",
+    };
+    let name = path.file_name();
+    Representation {
+        info: crate::blob::BlobInfo { digest: artifact.digest, size: artifact.size },
+        media_type: artifact.media_type.clone().unwrap_or_else(|| media::guess(name).into()),
+        file_name: name.into(),
+        last_modified: artifact.modified,
+        checksums: artifact.checksums.clone(),
+        cache_control: HeaderValue::from_static(cache),
+    }
+}
+
+/// 204 with the methods that are allowed.
+pub(super) fn allowed(methods: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+fn with_slash(admitted: &Admitted) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    // Made of the parsed path, percent-encoded anew: nothing of the request is echoed.
+    if let Ok(location) = HeaderValue::from_str(&format!("{}/", admitted.target.to_path())) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cold]
+pub(super) fn nothing() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, ErrorKind::NotFound.as_str(), "There is nothing under this path.")
+}
+
+#[cold]
+fn read_only() -> Problem {
+    Problem::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        ErrorKind::MethodNotAllowed.as_str(),
+        "An edge is read-only.",
+    )
+    .with_header(ALLOW, HeaderValue::from_static("GET, HEAD"))
+}
+
+/// 410, or 451 for legal reasons (RFC 7725 section 3).
+#[cold]
+pub(super) fn withdrawn(gone: &GoneRecord) -> Problem {
+    let status =
+        if gone.legal { StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS } else { StatusCode::GONE };
+    let detail = format!("Withdrawn with bundle {}/{}: {}", gone.bundle, gone.version, gone.reason);
+    Problem::new(status, ErrorKind::Gone.as_str(), detail)
+}
+
+/// What is public of a repository, for who asks.
+pub(super) async fn may_read(edge: &Edge, asker: &Asker, repositories: &[RepositoryName]) -> Result<bool> {
+    for name in repositories {
+        let public = edge.receiver().catalog().repository(name).await?.is_some_and(|record| record.public);
+        let resource = Resource::Repository { name, path: None, public };
+        if authorize(edge.policies(), asker, Action::Read, resource).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

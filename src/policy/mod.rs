@@ -1,0 +1,129 @@
+//! What may be done: the [`Policy`] port, and the rules until finer ones are set.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::access::{AccessRequest, Action, Decision, Principal, Resource};
+
+/// What one policy says of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Effect {
+    /// It may be done, unless another policy forbids it.
+    Permit,
+    /// It may not be done, whatever others say.
+    Forbid(String),
+    /// Nothing to say.
+    Abstain,
+}
+
+/// Judges requests. Pure and infallible: what it needs, it has.
+///
+/// # Contract
+/// - **Same request, same effect**: an evaluation depends on the request and on nothing else.
+/// - **Doubt is not a permit**: what it cannot tell, it abstains from or forbids.
+pub trait Policy: fmt::Debug + Send + Sync + 'static {
+    /// What this policy says of `request`.
+    fn evaluate(&self, request: &AccessRequest<'_>) -> Effect;
+}
+
+impl<P: Policy + ?Sized> Policy for Arc<P> {
+    fn evaluate(&self, request: &AccessRequest<'_>) -> Effect {
+        (**self).evaluate(request)
+    }
+}
+
+impl<P: Policy + ?Sized> Policy for Box<P> {
+    fn evaluate(&self, request: &AccessRequest<'_>) -> Effect {
+        (**self).evaluate(request)
+    }
+}
+
+/// Several policies that judge together: forbid overrides permit; nobody permits: deny.
+#[derive(Clone, Debug, Default)]
+pub struct PolicySet(Vec<Arc<dyn Policy>>);
+
+impl PolicySet {
+    /// These policies, in any order.
+    pub fn new(policies: Vec<Arc<dyn Policy>>) -> PolicySet {
+        PolicySet(policies)
+    }
+
+    /// The decision on `request`.
+    pub fn decide(&self, request: &AccessRequest<'_>) -> Decision {
+        let mut permitted = false;
+        for policy in &self.0 {
+            match policy.evaluate(request) {
+                Effect::Forbid(reason) => return Decision::Forbid(reason),
+                Effect::Permit => permitted = true,
+                Effect::Abstain => {}
+            }
+        }
+        if permitted {
+            return Decision::Permit;
+        }
+        Decision::Forbid(format!("nothing permits {} to {}", request.principal, request.action.as_str()))
+    }
+}
+
+/// Anyone may read and list public repositories.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PublicRead;
+
+impl Policy for PublicRead {
+    fn evaluate(&self, request: &AccessRequest<'_>) -> Effect {
+        match (request.action, request.resource) {
+            (Action::Read | Action::List, Resource::Repository { public: true, .. }) => Effect::Permit,
+            _ => Effect::Abstain,
+        }
+    }
+}
+
+/// Whoever holds a token may do everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenHolders;
+
+impl Policy for TokenHolders {
+    fn evaluate(&self, request: &AccessRequest<'_>) -> Effect {
+        match request.principal {
+            Principal::Token { .. } => Effect::Permit,
+            Principal::Anonymous => Effect::Abstain,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::name::{RepositoryName, Tenant};
+
+    #[derive(Debug)]
+    struct Never;
+
+    impl Policy for Never {
+        fn evaluate(&self, _: &AccessRequest<'_>) -> Effect {
+            Effect::Forbid("closed".into())
+        }
+    }
+
+    #[test]
+    fn forbid_overrides_permit_and_silence_denies() {
+        let tenant = Tenant::new("default").unwrap();
+        let name = RepositoryName::new("r").unwrap();
+        let (anonymous, holder) = (Principal::Anonymous, Principal::Token { name: "t".into() });
+        let ask = |set: &PolicySet, principal, action, public| {
+            let resource = Resource::Repository { name: &name, path: None, public };
+            set.decide(&AccessRequest::new(&tenant, principal, action, resource, Timestamp::EPOCH))
+        };
+        let set = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(TokenHolders)]);
+        assert_eq!(ask(&set, &anonymous, Action::Read, true), Decision::Permit);
+        assert_eq!(ask(&set, &holder, Action::Withdraw, false), Decision::Permit);
+        for (action, public) in [(Action::Read, false), (Action::Receive, true), (Action::Administer, true)] {
+            assert!(matches!(ask(&set, &anonymous, action, public), Decision::Forbid(_)), "{action:?}");
+        }
+        let closed = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(Never)]);
+        assert_eq!(ask(&closed, &anonymous, Action::Read, true), Decision::Forbid("closed".into()));
+        assert!(matches!(ask(&PolicySet::default(), &holder, Action::Read, true), Decision::Forbid(_)));
+    }
+}
