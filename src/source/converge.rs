@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::edges::{AssignmentRecord, EdgeRecord};
 use super::record::{encode, key, prefix};
 use super::release::BundleRecord;
-use super::{Role, Source};
+use super::Source;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::distribute::{self, BundleOffer, Desired, Event, PlannedBlob};
@@ -151,15 +151,47 @@ impl Source {
         options: &ConvergeOptions,
         progress: ConvergeProgress<'_>,
     ) -> Result<Vec<EdgeOutcome>> {
-        let edges = self.chosen(options).await?;
+        let edges = self.chosen(options.edges.as_ref()).await?;
         let wanted = self.desired().await?;
-        let trust = if options.dry_run {
-            // A dry run signs nothing: the envelope is not sent.
-            self.ring(Role::Root).await?;
-            Bytes::new()
-        } else {
-            self.trust().await?
-        };
+        self.run(&edges, &wanted, dial, options, progress).await
+    }
+
+    /// What would be sent if `edges` were to hold a version of a bundle. Nothing changes, here or
+    /// at the edges.
+    ///
+    /// # Errors
+    /// As [`assign`](Source::assign); an edge that cannot be reached says so in its outcome.
+    pub async fn preview(
+        &self,
+        bundle: &BundleName,
+        version: &Version,
+        edges: &[NodeName],
+        dial: &dyn Dial,
+        options: &ConvergeOptions,
+        progress: ConvergeProgress<'_>,
+    ) -> Result<Vec<EdgeOutcome>> {
+        let (record, _) = self.distributable(bundle, version).await?;
+        let chosen: BTreeSet<NodeName> = edges.iter().cloned().collect();
+        let edges = self.chosen(Some(&chosen)).await?;
+        let statement = self.statement(bundle, version).await?;
+        for edge in &edges {
+            edge.check_permitted(&statement)?;
+        }
+        let wanted = chosen.into_iter().map(|edge| (edge, vec![record.clone()])).collect();
+        let options = ConvergeOptions { dry_run: true, ..options.clone() };
+        self.run(&edges, &wanted, dial, &options, progress).await
+    }
+
+    async fn run(
+        &self,
+        edges: &[EdgeRecord],
+        wanted: &BTreeMap<NodeName, Vec<BundleRecord>>,
+        dial: &dyn Dial,
+        options: &ConvergeOptions,
+        progress: ConvergeProgress<'_>,
+    ) -> Result<Vec<EdgeOutcome>> {
+        // A dry run signs nothing: the document is not sent.
+        let trust = if options.dry_run { Bytes::new() } else { self.trust().await? };
         let mut offers: BTreeMap<(BundleName, Version), BundleOffer> = BTreeMap::new();
         for record in edges.iter().filter_map(|edge| wanted.get(&edge.name)).flatten() {
             let id = (record.name.clone(), record.version.clone());
@@ -170,7 +202,7 @@ impl Source {
             }
         }
         let none = Vec::new();
-        let outcomes = stream::iter(&edges).map(|edge| {
+        let outcomes = stream::iter(edges).map(|edge| {
             let records = wanted.get(&edge.name).unwrap_or(&none);
             let bundles = records
                 .iter()
@@ -214,9 +246,9 @@ impl Source {
         self.records.commit(batch).await.map(drop)
     }
 
-    async fn chosen(&self, options: &ConvergeOptions) -> Result<Vec<EdgeRecord>> {
+    async fn chosen(&self, only: Option<&BTreeSet<NodeName>>) -> Result<Vec<EdgeRecord>> {
         let mut edges = self.edges().await?;
-        if let Some(only) = &options.edges {
+        if let Some(only) = only {
             if let Some(unknown) = only.iter().find(|name| !edges.iter().any(|edge| edge.name == **name)) {
                 return Err(Error::new(ErrorKind::NotFound, format!("there is no edge called {unknown}")));
             }

@@ -9,7 +9,7 @@ use super::pattern::Pattern;
 use super::record::{ATTEMPTS, decode, encode, key, lost_race, prefix};
 use super::Source;
 use super::release::bundle_key;
-use crate::bundle::{Country, EdgeEntry};
+use crate::bundle::{Country, EdgeEntry, Statement};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::Batch;
@@ -75,6 +75,17 @@ impl EdgeRecord {
             }
         }
         self.labels.iter().try_for_each(|(key, value)| check_label(key).and_then(|()| check_label(value)))
+    }
+
+    /// Refuses a bundle whose constraints exclude this edge.
+    pub(super) fn check_permitted(&self, statement: &Statement) -> Result<()> {
+        if statement.constraints().permits_edge(&self.to_entry()) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Forbidden,
+            format!("the constraints of the bundle {} exclude the edge {}", statement.bundle(), self.name),
+        ))
     }
 
     /// The edge as the trust document lists it.
@@ -232,12 +243,7 @@ impl Source {
                     Error::new(ErrorKind::NotFound, format!("there is no edge called {name}"))
                 })?;
                 let edge: EdgeRecord = decode(&known)?;
-                if !statement.constraints().permits_edge(&edge.to_entry()) {
-                    return Err(Error::new(
-                        ErrorKind::Forbidden,
-                        format!("the constraints of the bundle {bundle} {version} exclude the edge {name}"),
-                    ));
-                }
+                edge.check_permitted(&statement)?;
                 batch.expect_unchanged(edge_key(name), Some(&known));
                 let assignment = AssignmentRecord {
                     bundle: bundle.clone(),
