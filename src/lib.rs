@@ -9,7 +9,7 @@ pub mod catalog;
 pub mod clock;
 pub mod digest;
 pub mod distribute;
-//EDGE pub mod edge;
+pub mod edge;
 pub mod error;
 pub mod key;
 pub mod meta;
@@ -20,7 +20,7 @@ pub mod registry;
 pub mod secret;
 #[cfg(feature = "server")]
 pub mod server;
-//SRC pub mod source;
+pub mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;

@@ -1,17 +1,19 @@
 //! The one step between a request and anything it may reach.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use http::Response;
+use http::request::Parts;
 use tracing::debug;
 
+use super::content::{self, Representation};
+use super::integrity::Verifier;
+use super::{Body, Problem};
 use crate::access::{AccessRequest, Action, Decision, Principal, Resource};
-use crate::blob::{Blob, BlobStore};
-use crate::catalog::ArtifactRecord;
 use crate::clock::Timestamp;
-use crate::error::Result;
 use crate::name::Tenant;
 use crate::policy::PolicySet;
-use crate::range::ByteRange;
 
 /// Who asks, from where, when, in whose space.
 #[derive(Clone, Debug)]
@@ -55,14 +57,14 @@ pub fn authorize(
 }
 
 impl Authorized {
-    /// Opens the blob of an artifact, or a range of it.
-    pub async fn open(
+    /// Answers with the bytes of what the decision was about.
+    pub async fn respond(
         &self,
-        blobs: &dyn BlobStore,
-        artifact: &ArtifactRecord,
-        range: Option<ByteRange>,
-    ) -> Result<Option<Blob>> {
+        parts: &Parts,
+        representation: &Representation,
+        verifier: &Arc<Verifier>,
+    ) -> Result<Response<Body>, Problem> {
         debug_assert_eq!(self.action, Action::Read);
-        blobs.open(&artifact.digest, range).await
+        content::respond(parts, representation, verifier).await
     }
 }

@@ -64,7 +64,8 @@ pub(super) async fn respond(
         .is_some_and(|accept| accept.contains("text/html") && !accept.starts_with("application/json"));
     let mut response = if wants_html {
         let mut response = media::document(admitted.head, "text/html; charset=utf-8", html(&page));
-        let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
+        let policy =
+            HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
         response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
         response
     } else {
@@ -74,7 +75,11 @@ pub(super) async fn respond(
     Ok(response)
 }
 
-fn page<'a>(repository: &'a RepositoryName, folder: Option<&'a ArtifactPath>, listing: &'a Listing) -> Page<'a> {
+fn page<'a>(
+    repository: &'a RepositoryName,
+    folder: Option<&'a ArtifactPath>,
+    listing: &'a Listing,
+) -> Page<'a> {
     let rows = listing.entries.iter().map(|entry| Row {
         name: &entry.name,
         folder: entry.folder,
@@ -137,7 +142,9 @@ fn html(page: &Page<'_>) -> String {
     escape(&title, &mut text);
     text.push_str("</title><style>body{font:1rem system-ui;margin:2rem}td{padding:.1rem 1rem .1rem 0}code{font-size:.8rem}</style><h1>");
     escape(&title, &mut text);
-    text.push_str("</h1><table><tr><th align=left>name<th align=right>bytes<th align=left>time<th align=left>sha256");
+    text.push_str(
+        "</h1><table><tr><th align=left>name<th align=right>bytes<th align=left>time<th align=left>sha256",
+    );
     if !page.path.is_empty() {
         text.push_str("<tr><td><a href=\"../\">../</a><td><td><td>");
     }
@@ -188,7 +195,14 @@ mod tests {
     #[test]
     fn names_are_data_in_a_page() {
         let repository = RepositoryName::new("r").unwrap();
-        let row = Row { name: "\"><script>'&", folder: false, size: None, digest: None, modified: None, alias_of: None };
+        let row = Row {
+            name: "\"><script>'&",
+            folder: false,
+            size: None,
+            digest: None,
+            modified: None,
+            alias_of: None,
+        };
         let page = Page { repository: &repository, path: "", entries: vec![row], next: Some("a/") };
         let text = html(&page);
         assert!(!text.contains("<script>"), "{text}");

@@ -1,4 +1,4 @@
-//! Media types, and small documents as answers.
+//! Small documents as answers.
 
 use http::Response;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
@@ -7,33 +7,6 @@ use serde::Serialize;
 use super::Body;
 use super::problem::Problem;
 use crate::error::{Error, ErrorKind};
-
-/// The media type a file name suggests (IANA media types; `application/octet-stream` in doubt).
-pub(super) fn guess(name: &str) -> &'static str {
-    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending).to_ascii_lowercase();
-    match ending.as_str() {
-        "json" => "application/json",
-        "xml" | "pom" => "application/xml",
-        "txt" | "md" | "rs" | "toml" | "yaml" | "yml" | "cfg" | "ini" | "log" | "sh" | "py" | "c" | "h" => {
-            "text/plain; charset=utf-8"
-        }
-        "html" | "htm" => "text/html",
-        "css" => "text/css",
-        "js" | "mjs" => "text/javascript",
-        "svg" => "image/svg+xml",
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "gif" => "image/gif",
-        "pdf" => "application/pdf",
-        "zip" | "whl" => "application/zip",
-        "jar" | "war" => "application/java-archive",
-        "gz" | "tgz" | "crate" => "application/gzip",
-        "zst" => "application/zstd",
-        "deb" => "application/vnd.debian.binary-package",
-        "wasm" => "application/wasm",
-        _ => "application/octet-stream",
-    }
-}
 
 /// A small answer that is made anew each time; to a `HEAD` request it has no body.
 pub(super) fn document(head: bool, media_type: &'static str, text: impl Into<Vec<u8>>) -> Response<Body> {

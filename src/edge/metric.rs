@@ -20,7 +20,9 @@ pub struct Metrics {
 impl Metrics {
     /// An answer with this status went out.
     pub fn answered(&self, status: u16) {
-        if let Some(class) = usize::from(status / 100).checked_sub(1).and_then(|class| self.classes.get(class)) {
+        if let Some(class) =
+            usize::from(status / 100).checked_sub(1).and_then(|class| self.classes.get(class))
+        {
             class.fetch_add(1, Ordering::Relaxed);
         }
         if matches!(status, 401 | 403) {

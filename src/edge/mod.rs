@@ -1,11 +1,20 @@
 //! The edge service: gate, serve, receive.
 
+pub mod authorize;
 pub mod body;
 pub mod conditional;
 pub mod content;
+mod control;
+mod document;
 pub mod gate;
 pub mod integrity;
+mod listing;
+mod media;
+pub mod metric;
+#[cfg(feature = "redb")]
+mod open;
 pub mod problem;
+mod service;
 
 use std::net::SocketAddr;
 
@@ -13,9 +22,12 @@ use http::{Request, Response};
 
 pub use body::{Body, Delivered};
 pub use gate::{Admitted, Gate};
+#[cfg(feature = "redb")]
+pub use open::{EdgeOptions, Opened, new_token, open};
 pub use problem::Problem;
+pub use service::Edge;
 
-/// Answers requests. [`Edge`](self) is one; `server::Server` serves any.
+/// Answers requests. [`Edge`] is one; `server::Server` serves any.
 ///
 /// `peer` is the address of the socket's other end, not what a header claims.
 pub trait Handler: Clone + Send + Sync + 'static {

@@ -1,7 +1,7 @@
 //! The edge as one service: gate, who, what, may they, serve, tell.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{ALLOW, CACHE_CONTROL, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use http::request::Parts;
@@ -9,7 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use tracing::{error, info};
 
 use super::authorize::{Asker, authorize};
-use super::content::{self, Representation};
+use super::content::{Cache, Representation};
 use super::integrity::Verifier;
 use super::metric::Metrics;
 use super::problem::{Problem, Shape};
@@ -36,8 +36,9 @@ struct Inner {
     gate: Gate,
     authenticator: Arc<dyn Authenticator>,
     policies: PolicySet,
-    verifier: Verifier,
+    verifier: Arc<Verifier>,
     metrics: Arc<Metrics>,
+    damage: Arc<Mutex<Vec<(Digest, String)>>>,
 }
 
 impl Edge {
@@ -50,8 +51,14 @@ impl Edge {
         policies: PolicySet,
     ) -> Edge {
         let metrics = Arc::new(Metrics::default());
-        let verifier = Verifier::new(receiver.blobs().clone());
-        Edge { inner: Arc::new(Inner { receiver, gate, authenticator, policies, verifier, metrics }) }
+        let damage: Arc<Mutex<Vec<(Digest, String)>>> = Arc::default();
+        let found = damage.clone();
+        // The finder cannot wait for the metadata store; `upkeep` and the next request record it.
+        let verifier = Verifier::new(receiver.blobs().clone()).with_damage_observer(move |digest, reason| {
+            found.lock().unwrap_or_else(PoisonError::into_inner).push((*digest, reason.to_owned()));
+        });
+        let verifier = Arc::new(verifier);
+        Edge { inner: Arc::new(Inner { receiver, gate, authenticator, policies, verifier, metrics, damage }) }
     }
 
     /// What receives bundles for this edge.
@@ -115,8 +122,7 @@ impl Edge {
         let record = catalog.repository(&route.repository).await?;
         let public = record.as_ref().is_some_and(|record| record.public);
         let action = if route.folder { Action::List } else { Action::Read };
-        let resource =
-            Resource::Repository { name: &route.repository, path: route.path.as_ref(), public };
+        let resource = Resource::Repository { name: &route.repository, path: route.path.as_ref(), public };
         let Ok(authorized) = authorize(&self.inner.policies, asker, action, resource) else {
             return Err(self.refuse(asker));
         };
@@ -129,12 +135,12 @@ impl Edge {
         let Some(path) = &route.path else { return Ok(with_slash(admitted)) };
         match catalog.resolve(&route.repository, path).await? {
             Some(Resolved::Artifact(artifact)) => {
-                let representation = representation(&artifact, path, public, false);
-                self.deliver(parts, &authorized, &artifact, representation).await
+                let representation = representation(&artifact, path, public);
+                self.deliver(parts, &authorized, representation).await
             }
             Some(Resolved::Alias(alias, artifact)) => {
-                let representation = representation(&artifact, &alias.target, public, true);
-                self.deliver(parts, &authorized, &artifact, representation).await
+                let representation = representation(&artifact, &alias.target, public);
+                self.deliver(parts, &authorized, representation).await
             }
             Some(Resolved::Gone(gone)) => Err(withdrawn(&gone)),
             None => {
@@ -149,21 +155,12 @@ impl Edge {
         &self,
         parts: &Parts,
         authorized: &super::authorize::Authorized,
-        artifact: &ArtifactRecord,
         representation: Representation,
     ) -> Result<Response<Body>, Problem> {
         let inner = &self.inner;
-        let open = |range| authorized.open(&**inner.receiver.blobs(), artifact, range);
-        let result = content::respond(parts, &representation, &inner.verifier, open).await;
-        let mut response = match result {
-            Ok(response) => response,
-            Err(error) => {
-                if error.kind() == ErrorKind::Corrupted {
-                    self.damaged(&artifact.digest, error.message()).await;
-                }
-                return Err(Problem::of(&error));
-            }
-        };
+        let result = authorized.respond(parts, &representation, &inner.verifier).await;
+        self.record_damage().await;
+        let mut response = result?;
         if parts.method == Method::GET && response.status().is_success() {
             let metrics = inner.metrics.clone();
             metrics.download_started();
@@ -174,12 +171,23 @@ impl Edge {
         Ok(response)
     }
 
-    pub(super) async fn damaged(&self, digest: &Digest, reason: &str) {
-        self.inner.metrics.blob_damaged();
-        error!(%digest, reason, "a stored blob is damaged");
-        let event = EventRecord::new(self.inner.receiver.now(), "blob.damaged", digest.to_string(), reason);
-        if let Err(error) = self.inner.receiver.catalog().record_event(&event).await {
-            error!(%error, "the event could not be recorded");
+    /// What an edge does about once a minute: keeps the time floor, records damage that was found
+    /// while bytes were on their way.
+    pub async fn upkeep(&self) -> Result<()> {
+        self.record_damage().await;
+        self.inner.receiver.catalog().keep_time().await
+    }
+
+    async fn record_damage(&self) {
+        let found = std::mem::take(&mut *self.inner.damage.lock().unwrap_or_else(PoisonError::into_inner));
+        for (digest, reason) in found {
+            self.inner.metrics.blob_damaged();
+            error!(%digest, reason, "a stored blob is damaged");
+            let event =
+                EventRecord::new(self.inner.receiver.now(), "blob.damaged", digest.to_string(), reason);
+            if let Err(error) = self.inner.receiver.catalog().record_event(&event).await {
+                error!(%error, "the event could not be recorded");
+            }
         }
     }
 
@@ -234,7 +242,8 @@ struct Answered {
 impl Handler for Edge {
     async fn handle(&self, request: Request<Body>, peer: SocketAddr) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let shape = if parts.uri.path().starts_with("/artifactory/") { Shape::Artifactory } else { Shape::Problem };
+        let shape =
+            if parts.uri.path().starts_with("/artifactory/") { Shape::Artifactory } else { Shape::Problem };
         let head = parts.method == Method::HEAD;
         let (principal, result) = match self.inner.gate.admit(&parts) {
             Ok(admitted) => {
@@ -292,22 +301,17 @@ impl Line {
     }
 }
 
-fn representation(artifact: &ArtifactRecord, path: &ArtifactPath, public: bool, alias: bool) -> Representation {
-    let cache = match (public, alias) {
-        // An artifact never changes, but it may be withdrawn: caches are to ask again after a while.
-        (true, false) => "public, max-age=300",
-        (false, false) => "private, max-age=300",
-        (true, true) => "public, no-cache",
-        (false, true) => "private, no-cache",
-    };
+pub(super) fn representation(artifact: &ArtifactRecord, path: &ArtifactPath, public: bool) -> Representation {
+    // An artifact never changes, but it may be withdrawn, and an alias may move: caches ask again.
+    let cache = if public { Cache::Public } else { Cache::Private };
     let name = path.file_name();
     Representation {
         info: crate::blob::BlobInfo { digest: artifact.digest, size: artifact.size },
-        media_type: artifact.media_type.clone().unwrap_or_else(|| media::guess(name).into()),
+        media_type: artifact.media_type.clone(),
         file_name: name.into(),
         last_modified: artifact.modified,
         checksums: artifact.checksums.clone(),
-        cache_control: HeaderValue::from_static(cache),
+        cache,
     }
 }
 
@@ -348,8 +352,7 @@ fn read_only() -> Problem {
 /// 410, or 451 for legal reasons (RFC 7725 section 3).
 #[cold]
 pub(super) fn withdrawn(gone: &GoneRecord) -> Problem {
-    let status =
-        if gone.legal { StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS } else { StatusCode::GONE };
+    let status = if gone.legal { StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS } else { StatusCode::GONE };
     let detail = format!("Withdrawn with bundle {}/{}: {}", gone.bundle, gone.version, gone.reason);
     Problem::new(status, ErrorKind::Gone.as_str(), detail)
 }
