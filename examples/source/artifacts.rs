@@ -16,7 +16,7 @@ use crate::output::{Output, bytes, count, short, table};
 
 /// Which artifacts: all that is given must hold.
 #[derive(Args)]
-pub struct Choice {
+pub(crate) struct Choice {
     /// Patterns over repository/path, one of which must match (`*`, `**`, `?`).
     #[arg(value_name = "PATTERN")]
     patterns: Vec<Pattern>,
@@ -29,7 +29,7 @@ pub struct Choice {
 }
 
 impl Choice {
-    pub fn selection(&self) -> Selection {
+    pub(crate) fn selection(&self) -> Selection {
         let mut selection = Selection::new();
         for pattern in &self.patterns {
             selection = selection.with_pattern(pattern.clone());
@@ -44,7 +44,7 @@ impl Choice {
     }
 
     /// The selection, or an error if nothing was asked for.
-    pub fn required(&self) -> Result<Selection> {
+    pub(crate) fn required(&self) -> Result<Selection> {
         let selection = self.selection();
         if selection.is_empty() {
             return Err(Error::invalid("nothing is selected: give a pattern, a label or a query (\"**\" is everything)"));
@@ -52,13 +52,13 @@ impl Choice {
         Ok(selection)
     }
 
-    pub fn labels(&self) -> &[String] {
+    pub(crate) fn labels(&self) -> &[String] {
         &self.label
     }
 }
 
 #[derive(Args)]
-pub struct Add {
+pub(crate) struct Add {
     /// Where to: REPOSITORY or REPOSITORY/FOLDER.
     #[arg(value_name = "REPOSITORY[/FOLDER]")]
     to: String,
@@ -88,7 +88,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Add {
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         let (repository, folder) = match self.to.split_once('/') {
             Some((repository, folder)) => {
                 (RepositoryName::new(repository)?, Some(ArtifactPath::new(folder.trim_end_matches('/'))?))
@@ -181,7 +181,7 @@ fn stdin() -> ByteStream {
 }
 
 #[derive(Args)]
-pub struct List {
+pub(crate) struct List {
     #[command(flatten)]
     choice: Choice,
     /// Also show digests, labels and properties.
@@ -190,7 +190,7 @@ pub struct List {
 }
 
 impl List {
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         let mut selection = self.choice.selection();
         if selection.is_empty() {
             selection = Selection::all();
@@ -227,7 +227,7 @@ impl List {
     }
 }
 
-pub async fn repositories(source: &Source, output: &Output) -> Result<()> {
+pub(crate) async fn repositories(source: &Source, output: &Output) -> Result<()> {
     let repositories = source.repositories().await?;
     output.show(
         || json!(repositories),
@@ -245,7 +245,7 @@ pub async fn repositories(source: &Source, output: &Output) -> Result<()> {
 }
 
 #[derive(Args)]
-pub struct Label {
+pub(crate) struct Label {
     #[command(flatten)]
     choice: Choice,
     /// A label to give.
@@ -257,7 +257,7 @@ pub struct Label {
 }
 
 impl Label {
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         let changed = source.label(&self.choice.required()?, &self.add, &self.remove).await?;
         output.show(|| json!({"changed": changed}), || format!("Changed {}.", count(changed, "artifact")));
         Ok(())
@@ -265,7 +265,7 @@ impl Label {
 }
 
 #[derive(Args)]
-pub struct Prop {
+pub(crate) struct Prop {
     #[command(flatten)]
     choice: Choice,
     /// A property to set.
@@ -277,7 +277,7 @@ pub struct Prop {
 }
 
 impl Prop {
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         let mut properties: BTreeMap<String, Option<String>> =
             self.set.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
         let set: BTreeSet<&String> = self.set.iter().map(|(key, _)| key).collect();
@@ -292,13 +292,13 @@ impl Prop {
 }
 
 #[derive(Args)]
-pub struct Remove {
+pub(crate) struct Remove {
     #[command(flatten)]
     choice: Choice,
 }
 
 impl Remove {
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         let removed = source.remove(&self.choice.required()?).await?;
         output.show(|| json!({"removed": removed}), || format!("Removed {}.", count(removed, "artifact")));
         Ok(())

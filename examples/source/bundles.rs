@@ -17,7 +17,7 @@ use crate::keys::read_secret;
 use crate::output::{Output, bytes, count, short, table};
 
 #[derive(Subcommand)]
-pub enum Bundle {
+pub(crate) enum Bundle {
     /// Make a draft from selected artifacts, or a signed bundle with --sign.
     Create(Box<Create>),
     /// Sign a bundle; from then on it never changes.
@@ -80,15 +80,15 @@ pub enum Bundle {
 }
 
 #[derive(Args)]
-pub struct Which {
+pub(crate) struct Which {
     /// The bundle's name.
-    pub name: BundleName,
+    pub(crate) name: BundleName,
     /// Its version.
-    pub version: Version,
+    pub(crate) version: Version,
 }
 
 #[derive(Args)]
-pub struct Create {
+pub(crate) struct Create {
     #[command(flatten)]
     bundle: Which,
     #[command(flatten)]
@@ -172,7 +172,7 @@ impl Create {
 }
 
 impl Bundle {
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         match self {
             Bundle::Create(create) => create.run(source, output).await?,
             Bundle::Sign { bundle: Which { name, version }, key } => {

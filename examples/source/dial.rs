@@ -9,7 +9,7 @@ use distedge::transport::Transport;
 
 /// Reaches edges over HTTP.
 #[derive(Debug)]
-pub struct Http;
+pub(crate) struct Http;
 
 impl Dial for Http {
     fn dial(&self, _edge: &EdgeRecord, _token: Option<Secret>) -> Result<Arc<dyn Transport>> {

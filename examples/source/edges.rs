@@ -14,7 +14,7 @@ use crate::keys::read_secret;
 use crate::output::{Output, table};
 
 #[derive(Subcommand)]
-pub enum Edge {
+pub(crate) enum Edge {
     /// Add an edge, or change what is known of it.
     Add(Box<Add>),
     /// List the edges.
@@ -32,7 +32,7 @@ pub enum Edge {
 }
 
 #[derive(Args)]
-pub struct Add {
+pub(crate) struct Add {
     /// Its name, which the edge must go by as well.
     name: NodeName,
     /// Where it is reached, like https://edge.example:8443.
@@ -99,7 +99,7 @@ impl Add {
 }
 
 impl Edge {
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         match self {
             Edge::Add(add) => add.run(source, output).await?,
             Edge::List => {
@@ -149,6 +149,6 @@ fn row(edge: &EdgeRecord) -> Vec<String> {
 }
 
 #[cold]
-pub fn unknown(name: &NodeName) -> Error {
+pub(crate) fn unknown(name: &NodeName) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no edge called {name}"))
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::output::{Output, short, table};
 
 #[derive(Subcommand)]
-pub enum Key {
+pub(crate) enum Key {
     /// Make a key pair.
     New {
         #[command(flatten)]
@@ -78,7 +78,7 @@ pub enum Key {
 }
 
 #[derive(Args)]
-pub struct Named {
+pub(crate) struct Named {
     /// What the key is called.
     alias: String,
     /// A root key, which signs the trust document, not a release key.
@@ -106,7 +106,7 @@ impl Named {
 }
 
 #[derive(Args)]
-pub struct Which {
+pub(crate) struct Which {
     /// What the key is called.
     alias: String,
     /// A root key, not a release key.
@@ -115,7 +115,7 @@ pub struct Which {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Kind {
+pub(crate) enum Kind {
     Ed25519,
     Openpgp,
 }
@@ -129,7 +129,7 @@ fn window(from: Option<Timestamp>, until: Option<Timestamp>) -> Window {
 }
 
 impl Key {
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         match self {
             Key::New { named, kind } => {
                 let algorithm = match kind {
@@ -248,7 +248,7 @@ async fn list(source: &Source, output: &Output) -> Result<()> {
 }
 
 /// A small file that may hold a secret; `-` is standard input.
-pub fn read_secret(file: &Path) -> Result<Secret> {
+pub(crate) fn read_secret(file: &Path) -> Result<Secret> {
     use std::io::Read as _;
     const MOST: u64 = 1 << 20;
     let mut content = Vec::new();

@@ -9,48 +9,48 @@ use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressDrawTarget, Prog
 use serde_json::{Value, json};
 
 /// Where results and messages go.
-pub struct Output {
+pub(crate) struct Output {
     json: bool,
     terminal: bool,
 }
 
 impl Output {
-    pub fn new(json: bool) -> Output {
+    pub(crate) fn new(json: bool) -> Output {
         Output { json, terminal: !json && std::io::stderr().is_terminal() }
     }
 
     /// Shows a result.
-    pub fn show(&self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
+    pub(crate) fn show(&self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
         let text = if self.json { format!("{:#}", json()) } else { text() };
         self.line(text.trim_end_matches('\n'));
     }
 
     /// One line of standard output. A reader that has gone away ends the program quietly.
-    pub fn line(&self, text: &str) {
+    pub(crate) fn line(&self, text: &str) {
         if writeln!(std::io::stdout(), "{text}").is_err() {
             std::process::exit(0);
         }
     }
 
     /// Bytes for standard output as they are.
-    pub fn raw(&self, bytes: &[u8]) {
+    pub(crate) fn raw(&self, bytes: &[u8]) {
         if std::io::stdout().write_all(bytes).and_then(|()| std::io::stdout().flush()).is_err() {
             std::process::exit(0);
         }
     }
 
     /// Something the user should know, beside the result.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         if !self.json {
             eprintln!("{text}");
         }
     }
 
-    pub fn warn(&self, text: &str) {
+    pub(crate) fn warn(&self, text: &str) {
         eprintln!("warning: {text}");
     }
 
-    pub fn error(&self, error: &Error) {
+    pub(crate) fn error(&self, error: &Error) {
         if self.json {
             self.line(&format!("{:#}", json!({"error": error.to_string(), "kind": error.kind().as_str()})));
         }
@@ -58,7 +58,7 @@ impl Output {
     }
 
     /// Progress over bytes; several may run at once.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         let bars = MultiProgress::with_draw_target(if self.terminal {
             ProgressDrawTarget::stderr()
         } else {
@@ -68,7 +68,7 @@ impl Output {
     }
 }
 
-pub struct Progress {
+pub(crate) struct Progress {
     bars: MultiProgress,
     terminal: bool,
     silent: bool,
@@ -76,7 +76,7 @@ pub struct Progress {
 
 impl Progress {
     /// A line of progress under the title `title`, whose length may grow.
-    pub fn bar(&self, title: &str) -> Bar {
+    pub(crate) fn bar(&self, title: &str) -> Bar {
         let bar = self.bars.add(ProgressBar::new(0));
         let style = "{prefix:20!} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left {msg}";
         // The template is a constant that a run of the program has shown to be sound.
@@ -89,7 +89,7 @@ impl Progress {
     }
 }
 
-pub struct Bar {
+pub(crate) struct Bar {
     bar: ProgressBar,
     bars: MultiProgress,
     terminal: bool,
@@ -99,23 +99,23 @@ pub struct Bar {
 
 impl Bar {
     /// So many more bytes are to be done.
-    pub fn expect(&self, bytes: u64) {
+    pub(crate) fn expect(&self, bytes: u64) {
         self.bar.inc_length(bytes);
     }
 
     /// So many more bytes are done.
-    pub fn advance(&self, bytes: u64) {
+    pub(crate) fn advance(&self, bytes: u64) {
         self.bar.inc(bytes);
     }
 
     /// One more thing is done.
-    pub fn done_one(&self) {
+    pub(crate) fn done_one(&self) {
         let items = self.items.fetch_add(1, Ordering::Relaxed) + 1;
         self.bar.set_message(format!("({items} done)"));
     }
 
     /// A milestone: above the bars on a terminal, a plain line elsewhere.
-    pub fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         if self.terminal {
             // A terminal that cannot be written to loses a line of progress, nothing more.
             let _ = self.bars.println(text);
@@ -124,22 +124,22 @@ impl Bar {
         }
     }
 
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }
 
 /// `1 artifact`, `2 artifacts`.
-pub fn count(number: u64, what: &str) -> String {
+pub(crate) fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-pub fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     HumanBytes(number).to_string()
 }
 
 /// Rows under headings, in columns as wide as they need.
-pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = headings.iter().map(|heading| heading.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -160,7 +160,7 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// The first characters of a digest or key id, enough to tell it from others.
-pub fn short(text: &str) -> &str {
+pub(crate) fn short(text: &str) -> &str {
     let text = text.strip_prefix("sha256:").unwrap_or(text);
     text.get(..12).unwrap_or(text)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -11,7 +11,7 @@ use distedge::bundle::TrustDocument;
 use distedge::distribute::Event;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
-use distedge::source::{ConvergeOptions, EdgeOutcome, Pattern, Rule, Source};
+use distedge::source::{ConvergeOptions, ConvergeProgress, EdgeOutcome, Pattern, Rule, Source};
 use serde_json::{Value, json};
 
 use crate::bundles::Which;
@@ -20,7 +20,7 @@ use crate::edges::unknown;
 use crate::output::{Bar, Output, bytes, count, table};
 
 #[derive(Args)]
-pub struct Distribute {
+pub(crate) struct Distribute {
     #[command(flatten)]
     bundle: Which,
     /// Edges whose name matches (`*`, `?`).
@@ -92,7 +92,7 @@ impl Distribute {
         rules
     }
 
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
         let Which { name, version } = &self.bundle;
         let rules = self.rules();
         if rules.contains(&Rule::default()) {
@@ -109,7 +109,8 @@ impl Distribute {
             dry_run: self.dry_run,
         };
         if self.dry_run {
-            let outcomes = source.preview(name, version, &edges, &Http, &options, &|_, _| ()).await?;
+            let quiet: ConvergeProgress = Arc::new(|_, _| ());
+            let outcomes = source.preview(name, version, &edges, &Http, &options, &quiet).await?;
             return Ok(report(output, &outcomes, true));
         }
         if self.undo {
@@ -128,7 +129,7 @@ impl Distribute {
 }
 
 #[derive(Args)]
-pub struct Sync {
+pub(crate) struct Sync {
     /// Only this edge; all if not given.
     #[arg(long, value_name = "NAME")]
     edge: Vec<NodeName>,
@@ -143,7 +144,7 @@ pub struct Sync {
 }
 
 impl Sync {
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
         let options = ConvergeOptions {
             edges: (!self.edge.is_empty()).then(|| self.edge.iter().cloned().collect()),
             parallel: self.pace.parallel,
@@ -174,9 +175,10 @@ impl Sync {
 
 async fn converge(source: &Source, output: &Output, options: &ConvergeOptions) -> Result<ExitCode> {
     let progress = output.progress();
-    let bars: Mutex<BTreeMap<NodeName, Bar>> = Mutex::default();
-    let events = |edge: &NodeName, event: Event| {
-        let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
+    let bars: Arc<Mutex<BTreeMap<NodeName, Bar>>> = Arc::default();
+    let shared = bars.clone();
+    let events: ConvergeProgress = Arc::new(move |edge: &NodeName, event: Event| {
+        let mut bars = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = bars.entry(edge.clone()).or_insert_with(|| progress.bar(edge.as_str()));
         match event {
             Event::Trusted(version) => bar.say(&format!("{edge}: trust document {version} is in force")),
@@ -191,7 +193,7 @@ async fn converge(source: &Source, output: &Output, options: &ConvergeOptions) -
             Event::Proven { bundle, version } => bar.say(&format!("{edge}: {bundle} {version} is proven")),
             _ => {}
         }
-    };
+    });
     let outcomes = source.converge(&Http, options, &events).await;
     for bar in bars.lock().unwrap_or_else(PoisonError::into_inner).values() {
         bar.finish();
@@ -263,13 +265,13 @@ fn sentences(outcome: &EdgeOutcome, dry_run: bool) -> String {
 }
 
 #[derive(Args)]
-pub struct Status {
+pub(crate) struct Status {
     /// Show one edge with its receipts.
     edge: Option<NodeName>,
 }
 
 impl Status {
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         let mut status = source.status().await?;
         if let Some(name) = &self.edge {
             status.retain(|status| status.edge.name == *name);
@@ -328,7 +330,7 @@ impl Status {
 }
 
 #[derive(Subcommand)]
-pub enum Trust {
+pub(crate) enum Trust {
     /// Show the trust document as edges should have it, signing it anew if that is due.
     Show,
     /// Write its signed envelope.
@@ -345,7 +347,7 @@ pub enum Trust {
 }
 
 impl Trust {
-    pub async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         match self {
             Trust::Show => {
                 let document = TrustDocument::parse_unverified(&source.trust().await?)?;

@@ -13,6 +13,7 @@ use super::file::{self, Spool};
 use super::record::{ATTEMPTS, decode, encode, key, lost_race, prefix};
 use super::{Selection, Source};
 use crate::blob::{BlobInfo, ByteStream};
+use crate::blocking;
 use crate::clock::Timestamp;
 use crate::digest::{ChecksumHasher, Checksums, Digest};
 use crate::error::{Error, ErrorKind, Result};
@@ -70,10 +71,6 @@ impl Artifact {
     /// `repository/path`.
     pub fn place(&self) -> String {
         format!("{}/{}", self.repository, self.path)
-    }
-
-    fn info(&self) -> BlobInfo {
-        BlobInfo { digest: self.digest, size: self.size }
     }
 }
 
@@ -212,7 +209,7 @@ impl Source {
         check_options(options)?;
         let found = {
             let directory = directory.to_owned();
-            file::blocking(move || file::walk(&directory)).await?
+            blocking::run(move || file::walk(&directory)).await?
         };
         let mut folded = BTreeMap::new();
         let mut files = Vec::with_capacity(found.files.len());
@@ -557,7 +554,7 @@ async fn hash(opened: &Arc<File>, shown: &Path, progress: AddProgress<'_>) -> Re
     loop {
         let file = opened.clone();
         let name = shown.to_owned();
-        let read = file::blocking(move || {
+        let read = blocking::run(move || {
             let bytes = file::read_at(&file, offset, &name)?;
             hasher.update(&bytes);
             Ok((hasher, bytes.len() as u64))

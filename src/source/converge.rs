@@ -49,7 +49,7 @@ impl Default for ConvergeOptions {
 }
 
 /// Told what happens at which edge.
-pub type ConvergeProgress<'a> = &'a (dyn Fn(&NodeName, Event) + Send + Sync);
+pub type ConvergeProgress = Arc<dyn Fn(&NodeName, Event) + Send + Sync>;
 
 /// What came of one edge in one run.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl Source {
         &self,
         dial: &dyn Dial,
         options: &ConvergeOptions,
-        progress: ConvergeProgress<'_>,
+        progress: &ConvergeProgress,
     ) -> Result<Vec<EdgeOutcome>> {
         let edges = self.chosen(options.edges.as_ref()).await?;
         let wanted = self.desired().await?;
@@ -168,7 +168,7 @@ impl Source {
         edges: &[NodeName],
         dial: &dyn Dial,
         options: &ConvergeOptions,
-        progress: ConvergeProgress<'_>,
+        progress: &ConvergeProgress,
     ) -> Result<Vec<EdgeOutcome>> {
         let (record, _) = self.distributable(bundle, version).await?;
         let chosen: BTreeSet<NodeName> = edges.iter().cloned().collect();
@@ -188,7 +188,7 @@ impl Source {
         wanted: &BTreeMap<NodeName, Vec<BundleRecord>>,
         dial: &dyn Dial,
         options: &ConvergeOptions,
-        progress: ConvergeProgress<'_>,
+        progress: &ConvergeProgress,
     ) -> Result<Vec<EdgeOutcome>> {
         // A dry run signs nothing: the document is not sent.
         let trust = if options.dry_run { Bytes::new() } else { self.trust().await? };
@@ -284,15 +284,17 @@ impl Source {
         trust: Bytes,
         dial: &dyn Dial,
         options: &ConvergeOptions,
-        progress: ConvergeProgress<'_>,
+        progress: &ConvergeProgress,
     ) -> Result<EdgeOutcome> {
         let mut contact = self.contact(&edge.name).await?;
         let desired =
             Desired { edge: edge.name.clone(), identity: contact.identity.clone(), trust, bundles };
-        let events = |event: Event| progress(&edge.name, event);
+        let (told, name) = (progress.clone(), edge.name.clone());
+        let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| told(&name, event));
         let reached = async {
             let transport = dial.dial(edge, self.edge_token(&edge.name)?)?;
-            let how = distribute::Options { parallel: options.uploads, dry_run: options.dry_run };
+            let now = self.clock.now();
+            let how = distribute::Options { parallel: options.uploads, dry_run: options.dry_run, now };
             distribute::converge(&*transport, &*self.blobs, &desired, how, &events).await
         };
         let mut outcome = EdgeOutcome {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::stream;
 
 use super::vault::create_private;
+use crate::blocking;
 use crate::blob::ByteStream;
 use crate::digest::to_hex;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,20 +19,6 @@ use crate::secret::Secret;
 const CHUNK: usize = 1024 * 1024;
 /// Most folders inside one another.
 const MAX_DEPTH: usize = 64;
-
-/// Runs blocking work off the async workers, where there are such.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    #[cfg(feature = "tokio")]
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        return runtime
-            .spawn_blocking(work)
-            .await
-            .unwrap_or_else(|cause| Err(Error::new(ErrorKind::Internal, format!("file work ended early: {cause}"))));
-    }
-    work()
-}
 
 /// Opens a file for reading, and nothing but a file.
 pub(super) fn open(path: &Path) -> Result<File> {
@@ -69,7 +56,7 @@ pub(super) fn read_at(mut file: &File, offset: u64, shown: &Path) -> Result<Byte
 pub(super) fn stream(file: Arc<File>, shown: PathBuf) -> ByteStream {
     Box::pin(stream::try_unfold((file, shown, 0), |(file, shown, offset)| async move {
         let (reader, name) = (file.clone(), shown.clone());
-        let bytes = blocking(move || read_at(&reader, offset, &name)).await?;
+        let bytes = blocking::run(move || read_at(&reader, offset, &name)).await?;
         let next = offset + bytes.len() as u64;
         Ok((!bytes.is_empty()).then_some((bytes, (file, shown, next))))
     }))
@@ -136,7 +123,7 @@ impl Spool {
     }
 
     pub(super) async fn write(self, bytes: Bytes) -> Result<Spool> {
-        blocking(move || {
+        blocking::run(move || {
             (&self.file).write_all(&bytes).map_err(|cause| Error::io("writing a spool file", cause))?;
             Ok(self)
         })

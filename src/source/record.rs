@@ -37,11 +37,6 @@ pub(super) fn prefix(kind: &str, parts: &[&str]) -> Vec<u8> {
     prefix
 }
 
-/// The parts of a key.
-pub(super) fn parts(key: &[u8]) -> Vec<String> {
-    key.split(|byte| *byte == 0).skip(1).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
-}
-
 /// The record in `entry`.
 pub(super) fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T> {
     serde_json::from_slice(&entry.value).map_err(|cause| {

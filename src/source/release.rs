@@ -580,7 +580,11 @@ impl Source {
             let summary = bundle::summarize(&bytes)
                 .map_err(|error| error.context(format_args!("the SBOM {place}")))?
                 .ok_or_else(|| Error::invalid(format!("{place} is neither a CycloneDX nor an SPDX document")))?;
-            let format = summary.format.to_string();
+            let family = match summary.format.kind {
+                bundle::SbomKind::CycloneDx => "cyclonedx",
+                bundle::SbomKind::Spdx => "spdx",
+            };
+            let format = format!("{family}-{}+{}", summary.format.version, summary.format.encoding);
             builder = builder.sbom(artifact.repository.clone(), artifact.path.clone(), &format, "bundle");
             sboms.push(SbomRecord { place, format, components: summary.components, name: summary.name });
         }

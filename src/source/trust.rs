@@ -154,11 +154,6 @@ impl Source {
             root: root.to_key_set()?,
             release: release.to_key_set()?,
             edges: edges.iter().map(EdgeRecord::to_entry).collect(),
-                    site: edge.site,
-                    city: edge.city,
-                    country: edge.country,
-                })
-                .collect(),
             assignments,
             withdrawn,
         })
