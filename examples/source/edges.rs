@@ -75,10 +75,8 @@ impl Add {
         };
         let mut edge = EdgeRecord::new(self.name.clone(), &self.url);
         if let Some(file) = &self.ca {
-            edge.ca = Some(
-                std::fs::read_to_string(file)
-                    .map_err(|cause| Error::io(format!("reading {}", file.display()), cause))?,
-            );
+            let found = std::fs::canonicalize(file);
+            edge.ca = Some(found.map_err(|cause| Error::io(format!("reading {}", file.display()), cause))?);
         }
         edge.site = self.site.clone();
         edge.city = self.city.clone();

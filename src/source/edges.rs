@@ -1,6 +1,7 @@
 //! The edges a source knows, and which of them should hold which bundles.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,9 +25,9 @@ pub struct EdgeRecord {
     pub name: NodeName,
     /// Where it is reached, `https://host[:port]`.
     pub url: String,
-    /// The certificate authority to trust for it, in PEM, when it is not one of the system's.
+    /// A PEM file with the certificate authorities to trust for it, instead of the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca: Option<String>,
+    pub ca: Option<PathBuf>,
     /// The site it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
