@@ -578,7 +578,6 @@ impl Source {
                 Error::new(ErrorKind::Corrupted, format!("the bytes of {place} are missing from the store"))
             })?;
             let summary = bundle::summarize(&bytes)
-                .map_err(|error| error.context(format_args!("the SBOM {place}")))?
                 .ok_or_else(|| Error::invalid(format!("{place} is neither a CycloneDX nor an SPDX document")))?;
             let family = match summary.format.kind {
                 bundle::SbomKind::CycloneDx => "cyclonedx",
