@@ -100,9 +100,7 @@ impl Keys {
         let (first, rest) = match packets.split_first() {
             Some((first, rest)) if first.tag == Tag::PublicKey => (first, rest),
             Some((first, _)) if matches!(first.tag, Tag::SecretKey | Tag::SecretSubkey) => {
-                return Err(
-                    CERTIFICATE.broken("it is a secret key; export the public certificate instead")
-                );
+                return Err(CERTIFICATE.broken("it is a secret key; export the public certificate instead"));
             }
             _ => return Err(CERTIFICATE.broken("it does not start with a public key")),
         };
@@ -142,9 +140,7 @@ impl Keys {
                     let key = PublicSubkey::try_from_reader(packet.header, packet.body)
                         .map_err(|cause| CERTIFICATE.broken("a subkey is damaged").with_source(cause))?;
                     if !packet.is_canonical(&key) {
-                        return Err(
-                            CERTIFICATE.broken("a subkey is not in the one form that keys have")
-                        );
+                        return Err(CERTIFICATE.broken("a subkey is not in the one form that keys have"));
                     }
                     keys.subkeys.push(Subkey { key, bindings: Vec::new(), revocations: Vec::new() });
                 }
@@ -152,10 +148,8 @@ impl Keys {
                     return Err(CERTIFICATE.broken("there is more than one certificate in it"));
                 }
                 other => {
-                    return Err(CERTIFICATE.broken(format_args!(
-                        "a packet of type {} does not belong there",
-                        u8::from(other)
-                    )));
+                    return Err(CERTIFICATE
+                        .broken(format_args!("a packet of type {} does not belong there", u8::from(other))));
                 }
             }
             // The same part twice has its signatures in two places, and readers differ in which they see.

@@ -153,7 +153,12 @@ impl Owner {
     }
 
     /// The back-signature that belongs into the binding of `subkey`.
-    pub(super) fn back_signature(&self, subkey: &SecretSubkey, hash: HashAlgorithm, at: u32) -> SubpacketData {
+    pub(super) fn back_signature(
+        &self,
+        subkey: &SecretSubkey,
+        hash: HashAlgorithm,
+        at: u32,
+    ) -> SubpacketData {
         let config = statement(subkey, SignatureType::KeyBinding, hash, at, Vec::new());
         SubpacketData::EmbeddedSignature(Box::new(
             config
@@ -234,7 +239,12 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
     for hash in [Sha256, Sha384, Sha512] {
         add(&format!("good-{hash}"), &good, sign(key, usual(T::Binary, hash, vec![]), MESSAGE), None);
     }
-    add("sha3", &good, sign(key, usual(T::Binary, HashAlgorithm::Sha3_256, vec![]), MESSAGE), Some("SHA3-256"));
+    add(
+        "sha3",
+        &good,
+        sign(key, usual(T::Binary, HashAlgorithm::Sha3_256, vec![]), MESSAGE),
+        Some("SHA3-256"),
+    );
     add("text-mode", &good, sign(key, usual(T::Text, Sha256, vec![]), MESSAGE), Some("text mode"));
     for typ in [0x02, 0x40] {
         let mut forged = sign_at(key, at, MESSAGE);
@@ -246,16 +256,40 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
     add("stranger", &good, sign_at(&stranger.key, at, MESSAGE), Some("does not have"));
     let mut config = usual(T::Binary, Sha256, vec![]);
     config.hashed_subpackets.remove(0);
-    add("no-issuer", &good, sign(key, config, MESSAGE), Some("does not name the fingerprint"));
+    add("no-issuer", &good, sign(key, config, MESSAGE), Some("does not name its key"));
+    let id = SubpacketData::IssuerKeyId(key.legacy_key_id());
+    let mut config = usual(T::Binary, Sha256, vec![id]);
+    config.hashed_subpackets.remove(0);
+    add("short-issuer", &good, sign(key, config, MESSAGE), Some("does not name the fingerprint"));
     let mut config = usual(T::Binary, Sha256, vec![]);
     config.hashed_subpackets.remove(1);
     add("no-creation-time", &good, sign(key, config, MESSAGE), Some("does not say when"));
     let twice = SubpacketData::SignatureCreationTime(Timestamp::from_secs(born + 1));
-    add("two-creation-times", &good, sign(key, usual(T::Binary, Sha256, vec![twice]), MESSAGE), Some("twice"));
+    add(
+        "two-creation-times",
+        &good,
+        sign(key, usual(T::Binary, Sha256, vec![twice]), MESSAGE),
+        Some("twice"),
+    );
     let expiry = |after| SubpacketData::SignatureExpirationTime(Duration::from_secs(after));
-    add("signature-expired", &good, sign(key, usual(T::Binary, Sha256, vec![expiry(DAY)]), MESSAGE), Some("has expired"));
-    add("signature-not-yet-expired", &good, sign(key, usual(T::Binary, Sha256, vec![expiry(11 * DAY)]), MESSAGE), None);
-    add("signature-never-expires", &good, sign(key, usual(T::Binary, Sha256, vec![expiry(0)]), MESSAGE), None);
+    add(
+        "signature-expired",
+        &good,
+        sign(key, usual(T::Binary, Sha256, vec![expiry(DAY)]), MESSAGE),
+        Some("has expired"),
+    );
+    add(
+        "signature-not-yet-expired",
+        &good,
+        sign(key, usual(T::Binary, Sha256, vec![expiry(11 * DAY)]), MESSAGE),
+        None,
+    );
+    add(
+        "signature-never-expires",
+        &good,
+        sign(key, usual(T::Binary, Sha256, vec![expiry(0)]), MESSAGE),
+        None,
+    );
     add("before-the-key", &good, sign_at(key, born - 1, MESSAGE), Some("was made at"));
     add("from-the-future", &good, sign_at(key, now + 3600, MESSAGE), Some("from the future"));
     let mut config = usual(T::Binary, Sha256, vec![]);
@@ -264,7 +298,12 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
     // `pgp` refuses to sign an unknown critical subpacket, and takes experimental ones.
     let mut config = usual(T::Binary, Sha256, vec![]);
     config.hashed_subpackets.push(Subpacket::critical(SubpacketData::Experimental(101, "x".into())).unwrap());
-    add("unknown-critical-subpacket", &good, sign(key, config, MESSAGE), Some("critical subpacket of type 101"));
+    add(
+        "unknown-critical-subpacket",
+        &good,
+        sign(key, config, MESSAGE),
+        Some("critical subpacket of type 101"),
+    );
     let notation = |critical| {
         let data = SubpacketData::Notation(pgp::packet::Notation {
             readable: true,
@@ -272,7 +311,9 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
             value: "low".into(),
         });
         let mut config = usual(T::Binary, Sha256, vec![]);
-        config.hashed_subpackets.push(Subpacket { is_critical: critical, ..Subpacket::regular(data).unwrap() });
+        config
+            .hashed_subpackets
+            .push(Subpacket { is_critical: critical, ..Subpacket::regular(data).unwrap() });
         sign(key, config, MESSAGE)
     };
     add("notation", &good, notation(false), None);
@@ -316,15 +357,56 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
     let ok = owner.certify(Sha256, born, both());
     made("no-self-signature", &[primary.clone(), user.clone()], Some("no valid self-signature"));
     made("bare-key", &[primary.clone()], Some("no valid self-signature"));
-    made("certify-only", &[primary.clone(), user.clone(), owner.certify(Sha256, born, vec![flags(true, false)])], Some("not marked for signing"));
-    made("no-key-flags", &[primary.clone(), user.clone(), owner.certify(Sha256, born, vec![])], Some("not marked for signing"));
+    made(
+        "certify-only",
+        &[primary.clone(), user.clone(), owner.certify(Sha256, born, vec![flags(true, false)])],
+        Some("not marked for signing"),
+    );
+    made(
+        "no-key-flags",
+        &[primary.clone(), user.clone(), owner.certify(Sha256, born, vec![])],
+        Some("not marked for signing"),
+    );
     let direct = owner.over_key(T::Key, Sha256, born, both());
     made("direct-only", &[primary.clone(), direct.clone()], None);
-    made("direct-flags", &[primary.clone(), direct.clone(), user.clone(), owner.certify(Sha256, born, vec![])], None);
-    made("direct-says-no", &[primary.clone(), owner.over_key(T::Key, Sha256, born, vec![flags(true, false)]), user.clone(), ok.clone()], Some("not marked"));
-    made("self-signature-later", &[primary.clone(), user.clone(), owner.certify(Sha256, at + 1, both())], Some("no valid self-signature"));
-    made("expired-before", &[primary.clone(), user.clone(), owner.certify(Sha256, born, vec![flags(true, true), lifetime(89 * DAY)])], Some("expired at"));
-    made("expired-since", &[primary.clone(), user.clone(), owner.certify(Sha256, born, vec![flags(true, true), lifetime(91 * DAY)])], None);
+    made(
+        "direct-flags",
+        &[primary.clone(), direct.clone(), user.clone(), owner.certify(Sha256, born, vec![])],
+        None,
+    );
+    made(
+        "direct-says-no",
+        &[
+            primary.clone(),
+            owner.over_key(T::Key, Sha256, born, vec![flags(true, false)]),
+            user.clone(),
+            ok.clone(),
+        ],
+        Some("not marked"),
+    );
+    made(
+        "self-signature-later",
+        &[primary.clone(), user.clone(), owner.certify(Sha256, at + 1, both())],
+        Some("no valid self-signature"),
+    );
+    made(
+        "expired-before",
+        &[
+            primary.clone(),
+            user.clone(),
+            owner.certify(Sha256, born, vec![flags(true, true), lifetime(89 * DAY)]),
+        ],
+        Some("expired at"),
+    );
+    made(
+        "expired-since",
+        &[
+            primary.clone(),
+            user.clone(),
+            owner.certify(Sha256, born, vec![flags(true, true), lifetime(91 * DAY)]),
+        ],
+        None,
+    );
     let short = owner.certify(Sha256, born + DAY, vec![flags(true, true), lifetime(5 * DAY)]);
     made("shortened", &[primary.clone(), user.clone(), ok.clone(), short.clone()], Some("expired at"));
     let long = owner.certify(Sha256, at + DAY, both());
@@ -332,7 +414,11 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
     let long = owner.certify(Sha256, at - DAY, both());
     made("extended-in-time", &[primary.clone(), user.clone(), short, long], None);
     let fleeting = owner.certify(Sha256, born, vec![flags(true, true), expiry(DAY)]);
-    made("self-signature-expired", &[primary.clone(), user.clone(), fleeting], Some("no valid self-signature"));
+    made(
+        "self-signature-expired",
+        &[primary.clone(), user.clone(), fleeting],
+        Some("no valid self-signature"),
+    );
     let revoked = |at, more| owner.over_key(T::KeyRevocation, Sha256, at, more);
     let body = [user.clone(), ok.clone()].concat();
     for (name, revocation, why) in [
@@ -345,7 +431,11 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
         ("retired-since", revoked(at + DAY, vec![reason(3)]), None),
     ] {
         made(name, &[primary.clone(), revocation.clone(), body.clone()], why);
-        made(&format!("{name}-misplaced"), &[primary.clone(), body.clone(), revocation], Some("out of its place"));
+        made(
+            &format!("{name}-misplaced"),
+            &[primary.clone(), body.clone(), revocation],
+            Some("out of its place"),
+        );
     }
     let by_stranger = {
         let config = statement(&stranger.key, T::KeyRevocation, Sha256, at, vec![]);
@@ -358,14 +448,28 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
     let user_revoked = owner.over_user(statement(key, T::CertRevocation, Sha256, at + DAY, vec![reason(32)]));
     made("user-revoked-since", &[primary.clone(), body.clone(), user_revoked], None);
     let mut critical = statement(key, T::CertPositive, Sha256, born, both());
-    critical.hashed_subpackets.push(Subpacket::critical(SubpacketData::Experimental(101, "x".into())).unwrap());
-    made("critical-in-self-signature", &[primary.clone(), user.clone(), owner.over_user(critical)], Some("critical subpacket"));
+    critical
+        .hashed_subpackets
+        .push(Subpacket::critical(SubpacketData::Experimental(101, "x".into())).unwrap());
+    made(
+        "critical-in-self-signature",
+        &[primary.clone(), user.clone(), owner.over_user(critical)],
+        Some("critical subpacket"),
+    );
     let mut bent = ok.clone();
     *bent.last_mut().unwrap() ^= 1;
     made("damaged-self-signature", &[primary.clone(), user.clone(), bent], Some("does not verify"));
-    made("two-certificates", &[primary.clone(), body.clone(), stranger.certificate(born, both())], Some("more than one certificate"));
+    made(
+        "two-certificates",
+        &[primary.clone(), body.clone(), stranger.certificate(born, both())],
+        Some("more than one certificate"),
+    );
     made("user-twice", &[primary.clone(), body.clone(), body.clone()], Some("twice"));
-    made("trailing-packet", &[primary.clone(), body.clone(), vec![0xca, 3, b'P', b'G', b'P']], Some("does not belong"));
+    made(
+        "trailing-packet",
+        &[primary.clone(), body.clone(), vec![0xca, 3, b'P', b'G', b'P']],
+        Some("does not belong"),
+    );
 
     // Subkeys.
     let sub = owner.subkey(&KeyType::Ed25519Legacy, born + DAY);
@@ -382,16 +486,44 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
     sub_case("subkey", &[bind(bound, full())], None);
     sub_case("subkey-unbound", &[], Some("not bound"));
     sub_case("subkey-bound-later", &[bind(at + DAY, full())], Some("not bound"));
-    sub_case("subkey-without-back-signature", &[bind(bound, vec![flags(false, true)])], Some("did not sign its binding"));
-    sub_case("subkey-back-signature-later", &[bind(bound, vec![flags(false, true), back(Sha256, at + DAY)])], Some("did not count"));
-    sub_case("subkey-back-signature-of-another", &[bind(bound, vec![flags(false, true), stranger.back_signature(&sub, Sha256, bound)])], Some("does not verify"));
-    sub_case("subkey-without-flag", &[bind(bound, vec![flags(false, false), back(Sha256, bound)])], Some("not marked"));
+    sub_case(
+        "subkey-without-back-signature",
+        &[bind(bound, vec![flags(false, true)])],
+        Some("did not sign its binding"),
+    );
+    sub_case(
+        "subkey-back-signature-later",
+        &[bind(bound, vec![flags(false, true), back(Sha256, at + DAY)])],
+        Some("did not count"),
+    );
+    sub_case(
+        "subkey-back-signature-of-another",
+        &[bind(bound, vec![flags(false, true), stranger.back_signature(&sub, Sha256, bound)])],
+        Some("does not verify"),
+    );
+    sub_case(
+        "subkey-without-flag",
+        &[bind(bound, vec![flags(false, false), back(Sha256, bound)])],
+        Some("not marked"),
+    );
     sub_case("subkey-expired", &[bind(bound, [full(), vec![lifetime(DAY)]].concat())], Some("expired at"));
     sub_case("subkey-expired-since", &[bind(bound, [full(), vec![lifetime(95 * DAY)]].concat())], None);
     let unbind = |at, more| owner.over_subkey(&sub, T::SubkeyRevocation, Sha256, at, more);
-    sub_case("subkey-compromised", &[bind(bound, full()), unbind(at + DAY, vec![reason(2)])], Some("revoked as compromised"));
-    sub_case("subkey-revoked-nothing-said", &[bind(bound, full()), unbind(at + DAY, vec![])], Some("without a reason"));
-    sub_case("subkey-retired", &[bind(bound, full()), unbind(at - DAY, vec![reason(3)])], Some("was retired"));
+    sub_case(
+        "subkey-compromised",
+        &[bind(bound, full()), unbind(at + DAY, vec![reason(2)])],
+        Some("revoked as compromised"),
+    );
+    sub_case(
+        "subkey-revoked-nothing-said",
+        &[bind(bound, full()), unbind(at + DAY, vec![])],
+        Some("without a reason"),
+    );
+    sub_case(
+        "subkey-retired",
+        &[bind(bound, full()), unbind(at - DAY, vec![reason(3)])],
+        Some("was retired"),
+    );
     sub_case("subkey-retired-since", &[bind(bound, full()), unbind(at + DAY, vec![reason(3)])], None);
     cases
 }

@@ -66,11 +66,7 @@ impl Gpg {
 
     pub(super) fn ok(&self, at: u32, args: &[&str], input: &[u8]) -> Vec<u8> {
         let output = self.run(at, args, input);
-        assert!(
-            output.status.success(),
-            "gpg {args:?} failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "gpg {args:?} failed: {}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     }
 
@@ -86,8 +82,11 @@ impl Gpg {
     /// Revokes the key, with the number of the reason as gpg's menu has it.
     pub(super) fn revoke(&self, at: u32, fingerprint: &str, reason: &str) {
         let answers = format!("y\n{reason}\n\ny\n");
-        let revocation =
-            self.ok(at, &["--no-batch", "--no-tty", "--command-fd", "0", "--gen-revoke", fingerprint], answers.as_bytes());
+        let revocation = self.ok(
+            at,
+            &["--no-batch", "--no-tty", "--command-fd", "0", "--gen-revoke", fingerprint],
+            answers.as_bytes(),
+        );
         self.ok(at, &["--import"], &revocation);
     }
 

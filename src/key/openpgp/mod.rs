@@ -91,9 +91,12 @@ impl Certificate {
     /// `Untrusted` with the rule that is broken; `Invalid` or `TooLarge` if it cannot be read.
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8], acceptance: &Acceptance) -> Result<()> {
         let bytes = binary(signature, SIGNATURE)?;
+        // All are read before one is judged: what stands beside a good signature has to be one, too.
+        let signatures: Vec<Signature> =
+            packets(&bytes, SIGNATURE)?.iter().map(read_signature).collect::<Result<_>>()?;
         let mut refusal = None;
-        for packet in packets(&bytes, SIGNATURE)? {
-            match read_signature(&packet).and_then(|signature| self.judge(&signature, message, acceptance)) {
+        for signature in &signatures {
+            match self.judge(signature, message, acceptance) {
                 Ok(()) => return Ok(()),
                 Err(why) => refusal = refusal.or(Some(why)),
             }
@@ -177,6 +180,10 @@ fn read_signature(packet: &RawPacket<'_>) -> Result<Signature> {
         .map_err(|cause| SIGNATURE.broken("its packet is damaged").with_source(cause))?;
     if !packet.is_canonical(&signature) {
         return Err(SIGNATURE.broken("it is not in the one form that signatures have"));
+    }
+    // sqv 1.1 panics when such a signature is good.
+    if signature.issuer_fingerprint().is_empty() && signature.issuer_key_id().is_empty() {
+        return Err(untrusted("the OpenPGP signature does not name its key"));
     }
     Ok(signature)
 }

@@ -27,7 +27,10 @@ pub(super) fn is_allowed_hash(hash: HashAlgorithm) -> bool {
 pub(super) fn check_key(key: &impl KeyDetails) -> Result<()> {
     let refused = |why: String| untrusted(format!("the OpenPGP key {} {why}", name_of(key)));
     if key.version() != KeyVersion::V4 {
-        return Err(refused(format!("is of version {}: only version 4 is accepted", u8::from(key.version()))));
+        return Err(refused(format!(
+            "is of version {}: only version 4 is accepted",
+            u8::from(key.version())
+        )));
     }
     match key.public_params() {
         PublicParams::RSA(rsa) => {
@@ -36,9 +39,7 @@ pub(super) fn check_key(key: &impl KeyDetails) -> Result<()> {
             // The modulus comes first; a number leads with its length in bits (RFC 9580 section 3.2).
             let bits = bytes.first_chunk().map_or(0, |bits| u16::from_be_bytes(*bits));
             if bits < MIN_RSA_BITS {
-                return Err(refused(format!(
-                    "is RSA with {bits} bits: at least {MIN_RSA_BITS} are needed"
-                )));
+                return Err(refused(format!("is RSA with {bits} bits: at least {MIN_RSA_BITS} are needed")));
             }
             Ok(())
         }

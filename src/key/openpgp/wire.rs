@@ -118,9 +118,7 @@ fn dearmor(input: &[u8], shape: Shape) -> Result<Vec<u8>> {
         }
         Some(label) => {
             let label: String = label.chars().take(40).collect();
-            return Err(
-                shape.broken(format_args!("its armor says {label:?}, and not {:?}", shape.label))
-            );
+            return Err(shape.broken(format_args!("its armor says {label:?}, and not {:?}", shape.label)));
         }
         None => return Err(shape.broken("it starts neither with a packet nor with a line of armor")),
     }
