@@ -358,11 +358,7 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
     let (primary, user) = (owner.primary(), owner.user());
     let ok = owner.certify(Sha256, born, both());
     made("no-self-signature", &[primary.clone(), user.clone()], Some("no valid self-signature"));
-<<<<<<< HEAD
-    made("bare-key", &[primary.clone()], Some("no valid self-signature"));
-=======
     made("bare-key", std::slice::from_ref(&primary), Some("no valid self-signature"));
->>>>>>> h-openpgp
     made(
         "certify-only",
         &[primary.clone(), user.clone(), owner.certify(Sha256, born, vec![flags(true, false)])],
