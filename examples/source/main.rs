@@ -5,7 +5,6 @@
 
 mod artifacts;
 mod bundles;
-mod dial;
 mod edges;
 mod keys;
 mod output;

@@ -11,11 +11,10 @@ use distedge::bundle::TrustDocument;
 use distedge::distribute::Event;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
-use distedge::source::{ConvergeOptions, ConvergeProgress, EdgeOutcome, Pattern, Rule, Source};
+use distedge::source::{ConvergeOptions, ConvergeProgress, EdgeOutcome, HttpDial, Pattern, Rule, Source};
 use serde_json::{Value, json};
 
 use crate::bundles::Which;
-use crate::dial::Http;
 use crate::edges::unknown;
 use crate::output::{Bar, Output, bytes, count, table};
 
@@ -110,7 +109,7 @@ impl Distribute {
         };
         if self.dry_run {
             let quiet: ConvergeProgress = Arc::new(|_, _| ());
-            let outcomes = source.preview(name, version, &edges, &Http, &options, &quiet).await?;
+            let outcomes = source.preview(name, version, &edges, &HttpDial, &options, &quiet).await?;
             return Ok(report(output, &outcomes, true));
         }
         if self.undo {
@@ -194,7 +193,7 @@ async fn converge(source: &Source, output: &Output, options: &ConvergeOptions) -
             _ => {}
         }
     });
-    let outcomes = source.converge(&Http, options, &events).await;
+    let outcomes = source.converge(&HttpDial, options, &events).await;
     for bar in bars.lock().unwrap_or_else(PoisonError::into_inner).values() {
         bar.finish();
     }
