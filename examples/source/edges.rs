@@ -64,7 +64,9 @@ pub(crate) struct Add {
 impl Add {
     async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         if std::env::args_os().any(|arg| arg.to_string_lossy().starts_with("--token=") || arg == "--token") {
-            output.warn("a token on the command line can be read by others on this machine; prefer --token-file");
+            output.warn(
+                "a token on the command line can be read by others on this machine; prefer --token-file",
+            );
         }
         let token = match (&self.token_file, &self.token) {
             (Some(file), _) => {

@@ -11,6 +11,8 @@
 
 mod artifact;
 mod converge;
+#[cfg(feature = "client")]
+mod dial;
 mod edges;
 mod file;
 mod keys;
@@ -34,6 +36,8 @@ pub use self::artifact::{AddEvent, AddOptions, AddProgress, Added, Artifact, MAX
 pub use self::converge::{
     ContactRecord, ConvergeOptions, ConvergeProgress, Dial, EdgeOutcome, EdgeStatus, ReceiptRecord,
 };
+#[cfg(feature = "client")]
+pub use self::dial::HttpDial;
 pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
 pub use self::keys::{NewKey, Ring, Role};
 pub use self::pattern::{MAX_PATTERN, Pattern};

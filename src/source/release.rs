@@ -577,13 +577,8 @@ impl Source {
             let bytes = bytes.ok_or_else(|| {
                 Error::new(ErrorKind::Corrupted, format!("the bytes of {place} are missing from the store"))
             })?;
-            let summary = bundle::summarize(&bytes)
-                .ok_or_else(|| Error::invalid(format!("{place} is neither a CycloneDX nor an SPDX document")))?;
-            let family = match summary.format.kind {
-                bundle::SbomKind::CycloneDx => "cyclonedx",
-                bundle::SbomKind::Spdx => "spdx",
-            };
-            let format = format!("{family}-{}+{}", summary.format.version, summary.format.encoding);
+            let summary = bundle::summarize(&bytes).ok_or_else(|| Error::invalid(format!("{place} is neither a CycloneDX nor an SPDX document")))?;
+            let format = summary.format.to_string();
             builder = builder.sbom(artifact.repository.clone(), artifact.path.clone(), &format, "bundle");
             sboms.push(SbomRecord { place, format, components: summary.components, name: summary.name });
         }

@@ -5,5 +5,6 @@
 mod bundle;
 mod http;
 mod lane;
+mod source;
 mod store;
 mod support;
