@@ -3,6 +3,7 @@
 #![allow(unreachable_pub)]
 
 mod bundle;
+mod fuzz_replay;
 mod http;
 mod lane;
 mod source;
