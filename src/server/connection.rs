@@ -147,7 +147,7 @@ async fn watched<C>(
                 if leaving.is_some_and(|until| now >= until) {
                     return;
                 }
-                match watch.look(limits, now, || unacknowledged(ends)) {
+                match watch.look(limits, now, || unacknowledged(ends, limits.rate_grace / 20)) {
                     None => {}
                     Some(Verdict::Idle) if leaving.is_none() => {
                         leaving = Some(now + Duration::from_secs(2));
