@@ -184,7 +184,7 @@ impl Source {
         if !directory.join(META).is_file() {
             return Err(Error::new(
                 ErrorKind::NotFound,
-                format!("{} holds no source: set one up there first", directory.display()),
+                format!("{} holds no source; set one up with init", directory.display()),
             ));
         }
         Source::open_over(Ports::embedded(directory)?)
