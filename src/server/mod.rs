@@ -1,1 +1,231 @@
-//! Serves an edge on sockets.
+//! Serves a [`Handler`](crate::edge::Handler) on sockets: HTTP/1.1 and HTTP/2, TLS, limits.
+//!
+//! ```no_run
+//! # async fn run(edge: impl distedge::edge::Handler) -> distedge::error::Result<()> {
+//! use distedge::server::{Server, ServerConfig};
+//!
+//! let server = Server::bind(ServerConfig::new(([127, 0, 0, 1], 8080).into()), edge).await?;
+//! println!("listening on {}", server.local_addr());
+//! server.serve(std::future::pending()).await
+//! # }
+//! ```
+
+mod admission;
+mod connection;
+mod meter;
+mod socket;
+mod tls;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::edge::Handler;
+use crate::error::{Error, Result};
+
+use admission::Admission;
+
+/// Where and how to listen.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// The address to listen on; port 0 for any free one.
+    pub address: SocketAddr,
+    /// Certificate chain and key, for TLS.
+    pub tls: Option<TlsFiles>,
+    /// What connections may take.
+    pub limits: Limits,
+}
+
+/// PEM files of a TLS server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// What a connection may take, and how many there may be.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Time for a request's head, and for the first one from the moment of the connection.
+    pub header_timeout: Duration,
+    /// Time for the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Time between two requests.
+    pub idle_timeout: Duration,
+    /// Largest header block, in bytes.
+    pub header_bytes: usize,
+    /// Most header fields.
+    pub headers: usize,
+    /// Streams of one HTTP/2 connection.
+    pub streams: u32,
+    /// Bytes a second that a client must at least take or give while the edge waits for it.
+    pub minimum_rate: u64,
+    /// For how long a client may be slower than that.
+    pub rate_grace: Duration,
+    /// Connections from one address (IPv4), or one network of 64 bits (IPv6).
+    pub connections_per_address: usize,
+    /// Connections in all. `None` takes what the process's limit of open files allows, at most 8192.
+    pub connections: Option<usize>,
+    /// How long a graceful stop waits for running requests.
+    pub drain: Duration,
+}
+
+impl ServerConfig {
+    /// Plain HTTP on `address` with the default limits.
+    pub fn new(address: SocketAddr) -> ServerConfig {
+        ServerConfig { address, tls: None, limits: Limits::default() }
+    }
+
+    /// The same with TLS.
+    #[must_use]
+    pub fn with_tls(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> ServerConfig {
+        self.tls = Some(TlsFiles { certificate: certificate.into(), key: key.into() });
+        self
+    }
+
+    /// The same with other limits.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> ServerConfig {
+        self.limits = limits;
+        self
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            header_timeout: Duration::from_secs(10),
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            header_bytes: 16 * 1024,
+            headers: 100,
+            streams: 100,
+            minimum_rate: 1024,
+            rate_grace: Duration::from_secs(20),
+            connections_per_address: 256,
+            connections: None,
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A bound listener that serves one handler.
+pub struct Server<H> {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    limits: Limits,
+    handler: H,
+}
+
+impl<H: Handler> Server<H> {
+    /// Listens on the configured address. Connections wait until [`serve`](Server::serve).
+    ///
+    /// # Errors
+    /// With the address or the file in the sentence, if it cannot be listened on, or if
+    /// certificate and key cannot be used.
+    pub async fn bind(config: ServerConfig, handler: H) -> Result<Server<H>> {
+        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let listening = |cause| Error::io(format_args!("listening on {}", config.address), cause);
+        let listener = TcpListener::bind(config.address).await.map_err(listening)?;
+        let address = listener.local_addr().map_err(listening)?;
+        Ok(Server { listener, address, tls, limits: config.limits, handler })
+    }
+
+    /// The address that is listened on, with the port that was found.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is ready, then lets running requests finish for as long as
+    /// [`Limits::drain`] allows, and cuts what is left.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<()> {
+        let Server { listener, tls, limits, handler, .. } = self;
+        let admission = Admission::new(&limits);
+        let (stopping, stopped) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                // Finished tasks are collected as they go, so that the set holds living ones alone.
+                Some(ended) = connections.join_next(), if !connections.is_empty() => log_end(ended),
+                (socket, peer) = accept(&listener) => {
+                    let Some(place) = admission.admit(peer.ip()) else { continue };
+                    let task = connection::Task {
+                        tls: tls.clone(),
+                        limits: limits.clone(),
+                        handler: handler.clone(),
+                        peer,
+                        stopped: stopped.clone(),
+                    };
+                    connections.spawn(async move {
+                        task.run(socket).await;
+                        drop(place);
+                    });
+                }
+            }
+        }
+        drop(listener);
+        let _ = stopping.send(true);
+        let drained = tokio::time::timeout(limits.drain, async {
+            while let Some(ended) = connections.join_next().await {
+                log_end(ended);
+            }
+        });
+        if drained.await.is_err() {
+            tracing::warn!(
+                cut = connections.len(),
+                "requests still running at the end of the drain time are cut"
+            );
+            connections.shutdown().await;
+        }
+        Ok(())
+    }
+}
+
+impl<H> fmt::Debug for Server<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// The next connection. What is wrong with one connection, or a lack of descriptors, passes.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                // Without this, the last bytes of an answer may wait for an acknowledgement.
+                let _ = socket.set_nodelay(true);
+                return (socket, SocketAddr::new(peer.ip().to_canonical(), peer.port()));
+            }
+            Err(error) => {
+                use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+                if !matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+                    // Out of descriptors or memory: connections that end give some back.
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+}
+
+fn log_end(ended: std::result::Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection's task panicked");
+    }
+}
