@@ -165,6 +165,7 @@ pub trait BlobWriter: fmt::Debug + Send {
 ///   many bytes are kept, also in a store opened anew over the same medium.
 /// - **One writer at a time**: `resume` while a writer of the same digest lives is `Conflict`.
 /// - **A failed commit starts over**: after a `Mismatch` nothing is kept.
+/// - **Discarding spares what is kept or in use**: uploads with a living writer stay as well.
 #[async_trait]
 pub trait Resumable: Send + Sync {
     /// How many bytes of an unfinished upload are kept; 0 if there is none.
@@ -176,6 +177,11 @@ pub trait Resumable: Send + Sync {
 }
 
 /// Optional ability: keep a damaged blob for inspection, out of reach of every reader.
+///
+/// # Contract
+/// - **A blob in quarantine is out of reach**: the store does not know it any more, and a good copy
+///   can be uploaded under its digest. Readers that opened it before keep reading.
+/// - **A blob in another state stays**: with a stamp, only the state that was judged is taken away.
 #[async_trait]
 pub trait Quarantine: Send + Sync {
     /// Takes the blob out of the store and keeps its bytes aside; `true` if it was here. When

@@ -310,3 +310,89 @@ fn bad(text: &str, what: &str) -> Error {
     let shown: String = text.chars().take(80).collect();
     Error::invalid(format!("{shown:?} is not {what}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_have_one_spelling() {
+        for good in ["192.0.2.0/24", "0.0.0.0/0", "2001:db8::/32", "::/0", "203.0.113.7/32", "::1/128"] {
+            assert_eq!(good.parse::<Network>().unwrap().to_string(), good);
+        }
+        for bad in [
+            "192.0.2.1/24",
+            "192.0.2.0",
+            "192.0.2.0/33",
+            "192.0.2.0/024",
+            "192.0.2.0/+24",
+            "192.0.2/24",
+            "2001:DB8::/32",
+            "::ffff:192.0.2.0/120",
+            "2001:db8::/129",
+            "fe80::1%eth0/64",
+            "",
+        ] {
+            assert!(bad.parse::<Network>().is_err(), "{bad}");
+        }
+        let net: Network = "192.0.2.0/24".parse().unwrap();
+        assert!(net.contains("192.0.2.255".parse().unwrap()));
+        assert!(net.contains("::ffff:192.0.2.9".parse().unwrap()));
+        assert!(!net.contains("192.0.3.0".parse().unwrap()));
+        assert!(!net.contains("2001:db8::1".parse().unwrap()));
+        let all: Network = "0.0.0.0/0".parse().unwrap();
+        assert!(all.contains("255.255.255.255".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_not_permitted() {
+        let free = Constraints::default();
+        assert!(free.permits_country(None) && free.permits_address(None));
+        let us: Country = "US".parse().unwrap();
+        let cu: Country = "CU".parse().unwrap();
+        let mut bound = Constraints::default();
+        bound.countries.deny = vec![cu];
+        assert!(bound.permits_country(Some(us)));
+        assert!(!bound.permits_country(Some(cu)) && !bound.permits_country(None));
+        bound.countries.allow = Some(vec![]);
+        assert!(!bound.permits_country(Some(us)));
+        bound.nets.allow = Some(vec!["10.0.0.0/8".parse().unwrap()]);
+        assert!(bound.permits_address("10.1.2.3".parse().ok()));
+        assert!(!bound.permits_address("11.1.2.3".parse().ok()) && !bound.permits_address(None));
+        for bad in ["us", "USA", "U", "U1", ""] {
+            assert!(bad.parse::<Country>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn edges_are_chosen_by_name_place_and_label() {
+        let mut edge = EdgeEntry::new("fra-1.dc".parse().unwrap());
+        edge.labels.insert("group".into(), "eu".into());
+        edge.site = Some("Frankfurt 3".into());
+        edge.country = Some("DE".parse().unwrap());
+        let matches = |pattern: &str| pattern.parse::<EdgePattern>().unwrap().matches(&edge);
+        for yes in [
+            "fra-1.dc",
+            "fra-*",
+            "*",
+            "*-*.dc",
+            "name:fra-1.dc",
+            "group:eu",
+            "group:*",
+            "site:Frank*3",
+            "country:DE",
+        ] {
+            assert!(matches(yes), "{yes}");
+        }
+        for no in
+            ["fra-1", "fra-2*", "*x", "group:us", "city:*", "country:D", "tier:eu", "site:*Frankfurt", "a*a"]
+        {
+            assert!(!matches(no), "{no}");
+        }
+        for bad in ["", "A", "a b", "group:", ":eu", "group:a\nb", "Group:eu"] {
+            assert!(bad.parse::<EdgePattern>().is_err(), "{bad}");
+        }
+        assert!(!glob("ab*ba", "aba"));
+        assert!(glob("ab*ba", "abba"));
+    }
+}

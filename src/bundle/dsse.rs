@@ -217,3 +217,90 @@ fn push_string(out: &mut String, text: &str) {
 fn too_large(message: String) -> Error {
     Error::new(ErrorKind::TooLarge, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope(kind: &str, payload: &str, signatures: &str) -> Result<Envelope> {
+        Envelope::parse(
+            format!(r#"{{"payloadType":"{kind}","payload":"{payload}","signatures":{signatures}}}"#)
+                .as_bytes(),
+        )
+    }
+
+    /// DSSE 1.0.2, protocol.md, test vector.
+    #[test]
+    fn pae_of_the_specification() {
+        assert_eq!(
+            pae("http://example.com/HelloWorld", b"hello world"),
+            b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+        );
+        assert_eq!(pae("", b""), b"DSSEv1 0  0 ");
+    }
+
+    #[test]
+    fn base64_is_read_in_both_alphabets_and_one_spelling() {
+        for (text, bytes) in [
+            ("", &b""[..]),
+            ("+/8=", b"\xfb\xff"),
+            ("-_8=", b"\xfb\xff"),
+            ("-_8", b"\xfb\xff"),
+            ("AAAA", b"\0\0\0"),
+            ("QQ", b"A"),
+            ("QQ==", b"A"),
+        ] {
+            assert_eq!(decode(text).as_deref(), Some(bytes), "{text}");
+        }
+        for bad in ["QR==", "QR", "Q", "QQ=", "QQ===", "=", "+_8=", "QQ==QQ==", "Q Q=", "QQ\n==", " QQ", "é"]
+        {
+            assert_eq!(decode(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn members_that_dsse_does_not_name_are_passed_over() {
+        let read = Envelope::parse(
+            br#"{"x":{"y":[1]},"payload":"QQ==","payloadType":"t","signatures":[{"sig":"QQ==","cert":"z"}]}"#,
+        );
+        let read = read.unwrap();
+        assert_eq!((read.payload.as_ref(), read.signatures[0].keyid.as_str()), (&b"A"[..], ""));
+        assert_eq!(Envelope::parse(&read.to_json()).unwrap(), read);
+    }
+
+    #[test]
+    fn members_given_twice_or_not_at_all_are_refused() {
+        for bad in [
+            &br#"{"payload":"QQ==","payload":"QQ==","payloadType":"t","signatures":[{"sig":"QQ=="}]}"#[..],
+            br#"{"payload":"QQ==","payloadType":"t","payloadType":"t","signatures":[{"sig":"QQ=="}]}"#,
+            br#"{"payload":"QQ==","payloadType":"t","signatures":[{"sig":"QQ=="}],"signatures":[{"sig":"QQ=="}]}"#,
+            br#"{"payload":"QQ==","payloadType":"t","signatures":[{"sig":"QQ==","sig":"QQ=="}]}"#,
+            br#"{"payload":"QQ==","p\u0061yload":"QQ==","payloadType":"t","signatures":[{"sig":"QQ=="}]}"#,
+            br#"{"payload":"QQ==","payloadType":"t","x":1,"x":1,"signatures":[{"sig":"QQ=="}]}"#,
+            br#"{"payload":"QQ==","payloadType":"t"}"#,
+            br#"{"payload":"QQ==","payloadType":"","signatures":[{"sig":"QQ=="}]}"#,
+            br#"{"payload":"QQ==","payloadType":"t","signatures":[]}"#,
+            br#"{"payload":"QQ==","payloadType":"t","signatures":[{"keyid":null,"sig":"QQ=="}]}"#,
+            br#"{"payload":null,"payloadType":"t","signatures":[{"sig":"QQ=="}]}"#,
+            br#"["t","QQ==",[{"sig":"QQ=="}]]"#,
+            br#"[]"#,
+        ] {
+            let error = Envelope::parse(bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{}", String::from_utf8_lossy(bad));
+        }
+    }
+
+    #[test]
+    fn too_much_is_refused_before_it_is_read() {
+        let kind = |error: Result<Envelope>| error.unwrap_err().kind();
+        assert_eq!(kind(Envelope::parse(&vec![b'x'; limits::ENVELOPE + 1])), ErrorKind::TooLarge);
+        let signatures = |count: usize| format!("[{}]", vec![r#"{"sig":"QQ=="}"#; count].join(","));
+        assert!(envelope("t", "QQ==", &signatures(16)).is_ok());
+        assert_eq!(kind(envelope("t", "QQ==", &signatures(17))), ErrorKind::TooLarge);
+        let long = format!(r#"[{{"sig":"{}"}}]"#, "A".repeat(limits::SIGNATURE / 3 * 4 + 8));
+        assert_eq!(kind(envelope("t", "QQ==", &long)), ErrorKind::TooLarge);
+        let long = format!(r#"[{{"keyid":"{}","sig":"QQ=="}}]"#, "a".repeat(limits::KEY_ID + 1));
+        assert_eq!(kind(envelope("t", "QQ==", &long)), ErrorKind::TooLarge);
+        assert_eq!(kind(envelope(&"t".repeat(256), "QQ==", &signatures(1))), ErrorKind::Invalid);
+    }
+}

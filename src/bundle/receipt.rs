@@ -100,3 +100,30 @@ pub fn merkle_root<N: AsRef<str>>(items: impl IntoIterator<Item = (N, Digest)>) 
 fn join(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
     sha2::Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn naive(leaves: &[Vec<u8>]) -> [u8; 32] {
+        match leaves {
+            [] => sha2::Sha256::digest(b"").into(),
+            [leaf] => sha2::Sha256::new().chain_update([0]).chain_update(leaf).finalize().into(),
+            _ => {
+                let k = leaves.len().next_power_of_two() / 2;
+                join(&naive(&leaves[..k]), &naive(&leaves[k..]))
+            }
+        }
+    }
+
+    #[test]
+    fn root_is_that_of_rfc_6962() {
+        for length in 0..70_u64 {
+            let items: Vec<_> =
+                (0..length).map(|at| (format!("r/{at}"), Digest::of(&at.to_be_bytes()))).collect();
+            let leaves: Vec<_> =
+                items.iter().map(|(name, digest)| format!("{name}\0{digest}").into_bytes()).collect();
+            assert_eq!(merkle_root(items).as_bytes(), &naive(&leaves), "{length} items");
+        }
+    }
+}

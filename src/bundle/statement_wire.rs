@@ -24,8 +24,7 @@ pub(super) struct Header<'a> {
 impl<'a> Header<'a> {
     /// Reads the types of a statement whose other members may be anything.
     pub(super) fn read(payload: &'a [u8]) -> Option<Header<'a>> {
-        let text = json::scan(payload, json::Numbers::Any).ok()?;
-        json::build("the statement", text).ok()
+        json::read("the statement", payload, json::Numbers::Any).ok()
     }
 
     pub(super) fn check(&self) -> Result<()> {

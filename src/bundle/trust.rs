@@ -207,8 +207,9 @@ impl TrustDocument {
 
     /// What `edge` is to hold and is not withdrawn.
     pub fn assigned<'a>(&'a self, edge: &'a NodeName) -> impl Iterator<Item = &'a Assignment> + 'a {
+        let withdrawn: BTreeSet<_> = self.withdrawn.iter().map(|one| (&one.bundle, &one.version)).collect();
         let mine = self.assignments.iter().filter(move |one| one.edges.contains(edge));
-        mine.filter(|one| self.withdrawal(&one.bundle, &one.version).is_none())
+        mine.filter(move |one| !withdrawn.contains(&(&one.bundle, &one.version)))
     }
 
     fn parse(payload: &[u8]) -> Result<TrustDocument> {

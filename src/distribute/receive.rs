@@ -18,6 +18,9 @@ use crate::key::{KeySet, Signer};
 use crate::meta::Revision;
 use crate::name::{BundleName, NodeName, Tenant, Version};
 
+/// A trust document and the revision of the record it was read from.
+type Parsed = (Revision, Arc<TrustDocument>);
+
 /// Receives bundles for one tenant of one edge.
 #[derive(Clone, Debug)]
 pub struct Receiver {
@@ -28,7 +31,7 @@ pub struct Receiver {
     identity: Arc<dyn Signer>,
     pinned: Option<KeySet>,
     public: bool,
-    cached: Arc<Mutex<Option<(Revision, Arc<TrustDocument>)>>>,
+    cached: Arc<Mutex<Option<Parsed>>>,
 }
 
 impl Receiver {

@@ -133,7 +133,7 @@ async fn sboms(edge: &Edge, head: bool, statement: &Statement) -> Result<Respons
         });
         if item.size <= SBOM_LIMIT
             && let Some(bytes) = edge.receiver().blobs().read(&item.digest, SBOM_LIMIT).await?
-            && let Ok(Some(summary)) = bundle::summarize(&bytes)
+            && let Some(summary) = bundle::summarize(&bytes)
         {
             entry["components"] = json!(summary.components);
             entry["name"] = json!(summary.name);

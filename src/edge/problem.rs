@@ -18,7 +18,7 @@ pub struct Problem {
     status: StatusCode,
     kind: &'static str,
     detail: String,
-    headers: HeaderMap,
+    headers: Box<HeaderMap>,
 }
 
 /// In which shape a [`Problem`] is told.
@@ -35,7 +35,7 @@ pub enum Shape {
 impl Problem {
     /// A refusal with `status`, the last part of its `type` URN, and a sentence.
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Problem {
-        Problem { status, kind, detail: presentable(&detail.into()), headers: HeaderMap::new() }
+        Problem { status, kind, detail: presentable(&detail.into()), headers: Box::default() }
     }
 
     /// The refusal that tells of `error`. What went wrong inside the edge is not for clients: the
@@ -112,7 +112,7 @@ impl Problem {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.extend(self.headers.clone());
+        headers.extend((*self.headers).clone());
         if !head {
             *response.body_mut() = Body::from(text);
         }

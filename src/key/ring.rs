@@ -266,3 +266,73 @@ fn check_window(alias: &str, window: &Window) -> Result<()> {
 fn no_default() -> Error {
     Error::new(ErrorKind::NotFound, "no key is the default: name one by its alias")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{Algorithm, Signer, SigningKey};
+
+    const NOW: Timestamp = Timestamp::from_unix(1_795_323_600);
+
+    fn key() -> PublicKey {
+        SigningKey::generate(Algorithm::Ed25519, "", NOW).unwrap().public_key()
+    }
+
+    fn revocation(at: Timestamp, compromised: bool) -> Revocation {
+        Revocation { at, reason: "laptop lost".into(), compromised }
+    }
+
+    #[test]
+    fn a_revoked_or_expired_key_signs_nothing() {
+        let mut ring = KeyRing::new();
+        assert_eq!(ring.signer(None, NOW).unwrap_err().kind(), ErrorKind::NotFound);
+        ring.add(key(), "2026", "release", Window { from: NOW, until: Some(NOW.plus(10)) }).unwrap();
+        ring.add(key(), "2027", "release", Window::starting(NOW.plus(10))).unwrap();
+        assert_eq!(ring.signer(None, NOW).unwrap().alias, "2026");
+        let expired = ring.signer(None, NOW.plus(10)).unwrap_err();
+        assert_eq!(expired.message(), "the key \"2026\" expired at 2026-11-22T05:00:10Z and signs nothing");
+        let early = ring.signer(Some("2027"), NOW).unwrap_err();
+        assert!(early.message().contains("may sign from 2026-11-22T05:00:10Z on"), "{early}");
+        assert!(ring.set_default("2027", NOW).is_err());
+        ring.set_default("2027", NOW.plus(10)).unwrap();
+        assert_eq!(ring.signer(None, NOW.plus(10)).unwrap().alias, "2027");
+        ring.revoke("2027", revocation(NOW.plus(20), false)).unwrap();
+        assert!(ring.signer(Some("2027"), NOW.plus(19)).is_ok());
+        let revoked = ring.signer(Some("2027"), NOW.plus(20)).unwrap_err();
+        assert!(revoked.message().contains("(laptop lost)"), "{revoked}");
+        assert_eq!(ring.signer(None, NOW.plus(10)).unwrap_err().kind(), ErrorKind::NotFound);
+        // A revocation is never loosened.
+        assert_eq!(
+            ring.revoke("2027", revocation(NOW.plus(30), true)).unwrap_err().kind(),
+            ErrorKind::Conflict
+        );
+        ring.revoke("2027", revocation(NOW.plus(20), true)).unwrap();
+        assert_eq!(ring.revoke("2027", revocation(NOW, false)).unwrap_err().kind(), ErrorKind::Conflict);
+        assert!(ring.signer(Some("2027"), NOW.plus(19)).is_err());
+        let missing = ring.signer(Some("2028"), NOW).unwrap_err();
+        assert_eq!(missing.message(), "the key ring has no key called \"2028\"; it has: 2026, 2027");
+    }
+
+    #[test]
+    fn one_alias_one_key_one_default() {
+        let (a, b) = (key(), key());
+        let mut ring = KeyRing::new();
+        ring.add(a.clone(), "a", "ops", Window::ALWAYS).unwrap();
+        assert_eq!(ring.add(b.clone(), "a", "ops", Window::ALWAYS).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(ring.add(a.clone(), "b", "ops", Window::ALWAYS).unwrap_err().kind(), ErrorKind::Conflict);
+        let empty = Window { from: NOW, until: Some(NOW) };
+        assert_eq!(ring.add(b.clone(), "b", "ops", empty).unwrap_err().kind(), ErrorKind::Invalid);
+        ring.add(b, "b", "security", Window::ALWAYS).unwrap();
+        assert_eq!(ring.to_key_set(2).unwrap().keys.len(), 2);
+        assert!(ring.to_key_set(3).is_err());
+
+        let text = serde_json::to_string(&ring).unwrap();
+        assert_eq!(serde_json::from_str::<KeyRing>(&text).unwrap(), ring);
+        let two = text.replace("\"alias\":\"b\"", "\"default\":true,\"alias\":\"b\"");
+        assert!(serde_json::from_str::<KeyRing>(&two).is_err());
+        let same = text.replace("\"alias\":\"b\"", "\"alias\":\"a\"");
+        assert!(serde_json::from_str::<KeyRing>(&same).is_err());
+        let unknown = text.replace("\"alias\":\"b\"", "\"alias\":\"b\",\"secret\":\"x\"");
+        assert!(serde_json::from_str::<KeyRing>(&unknown).is_err());
+    }
+}

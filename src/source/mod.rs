@@ -1,1 +1,224 @@
-//! The source service: bundle, sign, distribute.
+//! The source service: artifacts come in, are selected, bundled, signed and distributed.
+//!
+//! A [`Source`] stands on a [`BlobStore`](crate::blob::BlobStore), a
+//! [`MetadataStore`](crate::meta::MetadataStore), a [`Clock`](crate::clock::Clock) and a [`Vault`]
+//! for its secrets. All its state is typed records of the metadata store; every change is one
+//! conditional batch, and bytes are durable before a record names them.
+//!
+//! What should be where is recorded ([`assign`](Source::assign)), not done:
+//! [`converge`](Source::converge) compares it with what each edge has proven and sends what is
+//! missing, to every edge on its own.
+
+mod artifact;
+mod converge;
+#[cfg(feature = "client")]
+mod dial;
+mod edges;
+mod file;
+mod keys;
+mod pattern;
+mod query;
+mod record;
+mod release;
+mod selection;
+mod trust;
+mod vault;
+
+#[cfg(feature = "redb")]
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::lock::Mutex;
+use serde::{Deserialize, Serialize};
+
+pub use self::artifact::{AddEvent, AddOptions, AddProgress, Added, Artifact, MAX_TAGS, Repository};
+pub use self::converge::{
+    ContactRecord, ConvergeOptions, ConvergeProgress, Dial, EdgeOutcome, EdgeStatus, ReceiptRecord,
+};
+#[cfg(feature = "client")]
+pub use self::dial::HttpDial;
+pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
+pub use self::keys::{NewKey, Ring, Role};
+pub use self::pattern::{MAX_PATTERN, Pattern};
+pub use self::query::{MAX_DEPTH, MAX_QUERY, Query};
+pub use self::release::{
+    BundleRecord, BundleState, NewAlias, NewBundle, SbomRecord, SignatureRecord, Verification, WithdrawalRecord,
+};
+pub use self::selection::Selection;
+pub use self::trust::{TRUST_DAYS, TrustRecord};
+pub use self::vault::{DirVault, MemoryVault, Vault};
+
+use self::record::{Records, encode, key};
+use crate::blob::BlobStore;
+use crate::clock::{Clock, Timestamp};
+use crate::digest::to_hex;
+use crate::error::{Error, ErrorKind, Result};
+use crate::meta::{Batch, MetadataStore};
+use crate::name::Tenant;
+use crate::secret::Secret;
+
+/// Who a source is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// A random name that stays, in every bundle it makes.
+    pub id: String,
+    /// The tenant whose bundles it makes.
+    pub tenant: Tenant,
+    /// The project they belong to.
+    pub project: String,
+    /// When it was set up.
+    pub created: Timestamp,
+}
+
+/// What a source stands on.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    /// Where bytes are.
+    pub blobs: Arc<dyn BlobStore>,
+    /// Where records are.
+    pub meta: Arc<dyn MetadataStore>,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where secrets are.
+    pub vault: Arc<dyn Vault>,
+    /// A directory for bytes whose digest is not known yet.
+    pub spool: PathBuf,
+}
+
+#[cfg(feature = "redb")]
+const META: &str = "meta.redb";
+
+#[cfg(feature = "redb")]
+impl Ports {
+    /// The stores that are embedded in a data directory.
+    fn embedded(directory: &Path) -> Result<Ports> {
+        let spool = directory.join("spool");
+        std::fs::create_dir_all(&spool)
+            .map_err(|cause| Error::io(format!("creating {}", spool.display()), cause))?;
+        Ok(Ports {
+            meta: Arc::new(crate::meta::RedbStore::open(directory.join(META))?),
+            blobs: Arc::new(crate::blob::FsBlobStore::open(directory.join("blobs"))?),
+            clock: Arc::new(crate::clock::SystemClock),
+            vault: Arc::new(DirVault::open(directory.join("keys"))?),
+            spool,
+        })
+    }
+}
+
+/// A source of release bundles.
+///
+/// One process at a time works on one metadata store; within it a source is shared behind an
+/// [`Arc`], and all its methods may run at the same time.
+#[derive(Debug)]
+pub struct Source {
+    profile: Profile,
+    records: Records,
+    blobs: Arc<dyn BlobStore>,
+    clock: Arc<dyn Clock>,
+    vault: Arc<dyn Vault>,
+    spool: PathBuf,
+    /// Held while records come to name blobs, and while blobs without a record are removed.
+    blobs_in_use: Mutex<()>,
+}
+
+impl Source {
+    /// Sets up a source for `tenant` and `project`, or opens the one that is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] if the store holds the source of another tenant or project.
+    pub async fn create_over(ports: Ports, tenant: &Tenant, project: &str) -> Result<Source> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if project.is_empty() || project.len() > 128 || !project.bytes().all(plain) {
+            return Err(Error::invalid(format!(
+                "{project:?} is not a project's name: expected 1 to 128 of letters, digits and . _ -"
+            )));
+        }
+        let records = Records::new(ports.meta.clone());
+        let profile = Profile {
+            id: to_hex(Secret::random(16)?.expose()),
+            tenant: tenant.clone(),
+            project: project.to_owned(),
+            created: ports.clock.now(),
+        };
+        let mut batch = Batch::new();
+        batch.expect_unchanged(key("self", &[]), None).put(key("self", &[]), encode(&profile)?);
+        records.commit(batch).await?;
+        let source = Source::open_over(ports).await?;
+        if source.profile.tenant != *tenant || source.profile.project != project {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "this is the source of the tenant {} and the project {}, and stays that",
+                    source.profile.tenant, source.profile.project
+                ),
+            ));
+        }
+        Ok(source)
+    }
+
+    /// Sets up a source in a data directory, or opens the one that is there: blobs under `blobs/`,
+    /// records in `meta.redb`, each secret in a file of mode 0600 under `keys/`.
+    ///
+    /// # Errors
+    /// As [`create_over`](Source::create_over); [`ErrorKind::Conflict`] or [`ErrorKind::Unavailable`]
+    /// if another process has it open.
+    #[cfg(feature = "redb")]
+    pub async fn create(directory: impl AsRef<Path>, tenant: &Tenant, project: &str) -> Result<Source> {
+        let directory = directory.as_ref();
+        std::fs::create_dir_all(directory)
+            .map_err(|cause| Error::io(format!("creating {}", directory.display()), cause))?;
+        Source::create_over(Ports::embedded(directory)?, tenant, project).await
+    }
+
+    /// Opens the source of a data directory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if none was set up there.
+    #[cfg(feature = "redb")]
+    pub async fn open(directory: impl AsRef<Path>) -> Result<Source> {
+        let directory = directory.as_ref();
+        // Asked first, so that a mistyped path does not leave empty stores behind.
+        if !directory.join(META).is_file() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{} holds no source: set one up there first", directory.display()),
+            ));
+        }
+        Source::open_over(Ports::embedded(directory)?)
+            .await
+            .map_err(|error| error.context(directory.display()))
+    }
+
+    /// Opens the source that is in the stores.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if there is none.
+    pub async fn open_over(ports: Ports) -> Result<Source> {
+        let records = Records::new(ports.meta);
+        let profile: Profile = records
+            .load(&key("self", &[]))
+            .await?
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, "no source was set up here"))?;
+        Ok(Source {
+            profile,
+            records,
+            blobs: ports.blobs,
+            clock: ports.clock,
+            vault: ports.vault,
+            spool: ports.spool,
+            blobs_in_use: Mutex::new(()),
+        })
+    }
+
+    /// Who this source is.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// The store that holds the artifacts' bytes.
+    pub fn blobs(&self) -> &Arc<dyn BlobStore> {
+        &self.blobs
+    }
+}

@@ -4,6 +4,9 @@
 //! to reach the peer and how to present its credentials; what the calls mean is `distribute`'s
 //! affair.
 
+#[cfg(feature = "client")]
+mod http;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,6 +15,9 @@ use bytes::Bytes;
 
 use crate::blob::ByteStream;
 use crate::error::Result;
+
+#[cfg(feature = "client")]
+pub use self::http::{HttpTransport, HttpTransportBuilder};
 
 /// What a [`Call`] wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

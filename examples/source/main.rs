@@ -1,0 +1,175 @@
+//! The command line of a distedge source.
+//!
+//! Exit codes: 0 when all was done, 1 when something failed (told in one sentence on standard
+//! error), 2 when the command line could not be understood.
+
+mod artifacts;
+mod bundles;
+mod edges;
+mod keys;
+mod output;
+mod sync;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use distedge::error::Result;
+use distedge::key::Algorithm;
+use distedge::name::Tenant;
+use distedge::source::{NewKey, Role, Source};
+use serde_json::json;
+
+use output::Output;
+
+/// Bundle, sign and distribute releases to distedge edges.
+#[derive(Parser)]
+#[command(name = "source", version, about, max_term_width = 110)]
+struct Cli {
+    /// The data directory.
+    #[arg(
+        long,
+        global = true,
+        env = "DISTEDGE_SOURCE_DATA",
+        default_value = "distedge-source",
+        value_name = "DIR"
+    )]
+    data: PathBuf,
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Set up a source in the data directory, with a root key and a release key.
+    Init(Init),
+    /// Add files and directories to a repository.
+    Add(artifacts::Add),
+    /// List artifacts.
+    #[command(visible_alias = "select")]
+    List(artifacts::List),
+    /// List repositories.
+    Repos,
+    /// Give labels to artifacts, or take them.
+    Label(artifacts::Label),
+    /// Set or clear properties of artifacts.
+    Prop(artifacts::Prop),
+    /// Remove artifacts that no bundle holds.
+    Remove(artifacts::Remove),
+    /// Manage the keys that sign bundles and the trust document.
+    #[command(subcommand)]
+    Key(keys::Key),
+    /// Make, sign and inspect release bundles.
+    #[command(subcommand)]
+    Bundle(bundles::Bundle),
+    /// Manage the edges this source knows.
+    #[command(subcommand)]
+    Edge(edges::Edge),
+    /// Record that edges should hold a bundle, and bring it to them.
+    Distribute(sync::Distribute),
+    /// Bring every edge to its desired state.
+    #[command(visible_alias = "converge")]
+    Sync(sync::Sync),
+    /// Show where every edge stands; drift 0 means it proved to hold all it should.
+    Status(sync::Status),
+    /// Show or export the trust document.
+    #[command(subcommand)]
+    Trust(sync::Trust),
+}
+
+#[derive(Args)]
+struct Init {
+    /// The tenant whose bundles this source makes.
+    #[arg(long, default_value = "default")]
+    tenant: Tenant,
+    /// The project they belong to.
+    #[arg(long, default_value = "default")]
+    project: String,
+    /// Also make an OpenPGP release key, called `release-pgp`.
+    #[arg(long)]
+    openpgp: bool,
+    /// Make no keys; import them later.
+    #[arg(long, conflicts_with = "openpgp")]
+    no_keys: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("off")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let output = Output::new(cli.json);
+    match run(&cli, &output).await {
+        Ok(code) => code,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
+    if let Command::Init(init) = &cli.command {
+        return set_up(cli, init, output).await;
+    }
+    let source = Source::open(&cli.data).await?;
+    match &cli.command {
+        Command::Init(_) => {}
+        Command::Add(add) => add.run(&source, output).await?,
+        Command::List(list) => list.run(&source, output).await?,
+        Command::Repos => artifacts::repositories(&source, output).await?,
+        Command::Label(label) => label.run(&source, output).await?,
+        Command::Prop(prop) => prop.run(&source, output).await?,
+        Command::Remove(remove) => remove.run(&source, output).await?,
+        Command::Key(key) => key.run(&source, output).await?,
+        Command::Bundle(bundle) => bundle.run(&source, output).await?,
+        Command::Edge(edge) => edge.run(&source, output).await?,
+        Command::Distribute(distribute) => return distribute.run(&source, output).await,
+        Command::Sync(sync) => return sync.run(&source, output).await,
+        Command::Status(status) => status.run(&source, output).await?,
+        Command::Trust(trust) => trust.run(&source, output).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn set_up(cli: &Cli, init: &Init, output: &Output) -> Result<ExitCode> {
+    let source = Source::create(&cli.data, &init.tenant, &init.project).await?;
+    let mut made = Vec::new();
+    if !init.no_keys {
+        let mut wanted =
+            vec![(Role::Root, Algorithm::Ed25519, "root"), (Role::Release, Algorithm::Ed25519, "release")];
+        if init.openpgp {
+            wanted.push((Role::Release, Algorithm::OpenPgp, "release-pgp"));
+        }
+        for (role, algorithm, alias) in wanted {
+            // A second `init` finds the keys of the first.
+            if source.ring(role).await?.keys.pair(alias).is_err() {
+                made.push(source.create_key(role, algorithm, &NewKey::new(alias)).await?);
+            }
+        }
+    }
+    let profile = source.profile();
+    output.show(
+        || json!({"data": cli.data, "profile": profile, "keys": made}),
+        || {
+            let mut text = format!(
+                "The source of tenant {} is in {}.\n",
+                profile.tenant,
+                cli.data.display()
+            );
+            for pair in &made {
+                text += &format!("Made the {} key {}, {}.\n", pair.key.algorithm(), pair.alias, pair.key.id());
+            }
+            text + "Keep a copy of its keys/ directory in a safe place: without the root key, edges take no new bundles."
+        },
+    );
+    Ok(ExitCode::SUCCESS)
+}

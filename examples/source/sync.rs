@@ -1,0 +1,406 @@
+//! `distribute`, `sync`, `status`, `trust`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use distedge::bundle::TrustDocument;
+use distedge::distribute::Event;
+use distedge::error::{Error, ErrorKind, Result};
+use distedge::name::NodeName;
+use distedge::source::{ConvergeOptions, ConvergeProgress, EdgeOutcome, HttpDial, Pattern, Rule, Source};
+use serde_json::{Value, json};
+
+use crate::bundles::Which;
+use crate::edges::unknown;
+use crate::output::{Bar, Output, bytes, count, table};
+
+#[derive(Args)]
+pub(crate) struct Distribute {
+    #[command(flatten)]
+    bundle: Which,
+    /// Edges whose name matches (`*`, `?`).
+    #[arg(long, value_name = "PATTERN")]
+    edge: Vec<Pattern>,
+    /// Edges of a matching site.
+    #[arg(long, value_name = "PATTERN")]
+    site: Vec<Pattern>,
+    /// Edges in a matching city.
+    #[arg(long, value_name = "PATTERN")]
+    city: Vec<Pattern>,
+    /// Edges in a matching country.
+    #[arg(long, value_name = "PATTERN")]
+    country: Vec<Pattern>,
+    /// Edges with a matching label, KEY=VALUE or KEY.
+    #[arg(long, value_name = "PATTERN")]
+    label: Vec<Pattern>,
+    /// List what would be sent to each edge, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Only record it; a later `sync` brings it there.
+    #[arg(long, conflicts_with = "dry_run")]
+    later: bool,
+    /// These edges need not hold it any more.
+    #[arg(long, conflicts_with = "dry_run")]
+    undo: bool,
+    #[command(flatten)]
+    pace: Pace,
+}
+
+#[derive(Args)]
+struct Pace {
+    /// Edges at a time.
+    #[arg(long, default_value_t = 8, value_name = "NUMBER")]
+    parallel: usize,
+    /// Uploads to one edge at a time.
+    #[arg(long, default_value_t = 8, value_name = "NUMBER")]
+    uploads: usize,
+}
+
+impl Distribute {
+    /// Every combination of the patterns given: values of one kind are alternatives, kinds restrict
+    /// each other.
+    fn rules(&self) -> Vec<Rule> {
+        fn choices(patterns: &[Pattern]) -> Vec<Option<Pattern>> {
+            match patterns {
+                [] => vec![None],
+                some => some.iter().cloned().map(Some).collect(),
+            }
+        }
+        let mut rules = Vec::new();
+        for name in choices(&self.edge) {
+            for site in choices(&self.site) {
+                for city in choices(&self.city) {
+                    for country in choices(&self.country) {
+                        for label in choices(&self.label) {
+                            rules.push(Rule {
+                                name: name.clone(),
+                                site: site.clone(),
+                                city: city.clone(),
+                                country: country.clone(),
+                                label,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        rules
+    }
+
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
+        let Which { name, version } = &self.bundle;
+        let rules = self.rules();
+        if rules.contains(&Rule::default()) {
+            return Err(Error::invalid(
+                "no edge is named: give --edge, --site, --city, --country or --label (--edge '*' is all)",
+            ));
+        }
+        let edges: Vec<NodeName> =
+            source.matching_edges(&rules).await?.into_iter().map(|edge| edge.name).collect();
+        if edges.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, "no edge matches"));
+        }
+        let options = ConvergeOptions {
+            edges: Some(edges.iter().cloned().collect()),
+            parallel: self.pace.parallel,
+            uploads: self.pace.uploads,
+            dry_run: self.dry_run,
+        };
+        if self.dry_run {
+            let quiet: ConvergeProgress = Arc::new(|_, _| ());
+            let outcomes = source.preview(name, version, &edges, &HttpDial, &options, &quiet).await?;
+            return Ok(report(output, &outcomes, true));
+        }
+        if self.undo {
+            let changed = source.unassign(name, version, &edges).await?;
+            output.note(&format!("{} should not hold {name} {version} any more.", count(changed, "edge")));
+        } else {
+            let changed = source.assign(name, version, &edges).await?;
+            output.note(&format!(
+                "{} of {} should hold {name} {version} anew.",
+                changed,
+                count(edges.len() as u64, "edge")
+            ));
+        }
+        if self.later {
+            output.show(|| json!({"edges": edges}), || "Recorded; run `sync` to bring it there.".to_owned());
+            return Ok(ExitCode::SUCCESS);
+        }
+        converge(source, output, &options).await
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Sync {
+    /// Only this edge; all if not given.
+    #[arg(long, value_name = "NAME")]
+    edge: Vec<NodeName>,
+    /// List what would be sent, and change nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do it again every so many seconds, until interrupted.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u64).range(1..))]
+    watch: Option<u64>,
+    #[command(flatten)]
+    pace: Pace,
+}
+
+impl Sync {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
+        let options = ConvergeOptions {
+            edges: (!self.edge.is_empty()).then(|| self.edge.iter().cloned().collect()),
+            parallel: self.pace.parallel,
+            uploads: self.pace.uploads,
+            dry_run: self.dry_run,
+        };
+        let Some(seconds) = self.watch else {
+            return converge(source, output, &options).await;
+        };
+        let work = async {
+            loop {
+                // An edge that fails is told of in the report, and tried again in the next round.
+                if let Err(error) = converge(source, output, &options).await {
+                    output.error(&error);
+                }
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+            }
+        };
+        tokio::select! {
+            () = work => Ok(ExitCode::SUCCESS),
+            result = tokio::signal::ctrl_c() => {
+                result.map_err(|cause| Error::io("waiting for an interrupt", cause))?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+async fn converge(source: &Source, output: &Output, options: &ConvergeOptions) -> Result<ExitCode> {
+    let progress = output.progress();
+    let bars: Arc<Mutex<BTreeMap<NodeName, Bar>>> = Arc::default();
+    let shared = bars.clone();
+    let events: ConvergeProgress = Arc::new(move |edge: &NodeName, event: Event| {
+        let mut bars = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = bars.entry(edge.clone()).or_insert_with(|| progress.bar(edge.as_str()));
+        match event {
+            Event::Trusted(version) => bar.say(&format!("{edge}: trust document {version} is in force")),
+            Event::Wanted { bundle, version, blobs, bytes: wanted } => {
+                bar.expect(wanted);
+                if blobs > 0 {
+                    bar.say(&format!(
+                        "{edge}: {bundle} {version} wants {}, {}",
+                        count(blobs, "blob"),
+                        bytes(wanted)
+                    ));
+                }
+            }
+            Event::Sent(sent) => bar.advance(sent),
+            Event::Stored(_) => bar.done_one(),
+            Event::Proven { bundle, version } => bar.say(&format!("{edge}: {bundle} {version} is proven")),
+            _ => {}
+        }
+    });
+    let outcomes = source.converge(&HttpDial, options, &events).await;
+    for bar in bars.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        bar.finish();
+    }
+    Ok(report(output, &outcomes?, options.dry_run))
+}
+
+fn report(output: &Output, outcomes: &[EdgeOutcome], dry_run: bool) -> ExitCode {
+    output.show(
+        || outcomes.iter().map(to_json).collect(),
+        || {
+            let mut text = String::new();
+            for outcome in outcomes {
+                text += &sentences(outcome, dry_run);
+            }
+            if outcomes.is_empty() { "No edge is known.".to_owned() } else { text }
+        },
+    );
+    if outcomes.iter().all(EdgeOutcome::is_complete) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn to_json(outcome: &EdgeOutcome) -> Value {
+    let plan: Vec<Value> = outcome
+        .plan
+        .iter()
+        .map(|blob| json!({"digest": blob.digest, "size": blob.size, "have": blob.have, "name": blob.name}))
+        .collect();
+    let failed: Vec<Value> = outcome
+        .failed
+        .iter()
+        .map(|(name, version, error)| json!({"bundle": name, "version": version, "error": error.to_string()}))
+        .collect();
+    json!({
+        "edge": outcome.edge,
+        "error": outcome.error.as_ref().map(ToString::to_string),
+        "failed": failed,
+        "proven": outcome.proven,
+        "sent": {"blobs": outcome.sent_blobs, "bytes": outcome.sent_bytes},
+        "plan": plan,
+        "drift": outcome.drift,
+    })
+}
+
+fn sentences(outcome: &EdgeOutcome, dry_run: bool) -> String {
+    let edge = &outcome.edge;
+    if let Some(error) = &outcome.error {
+        return format!("{edge}: not reached, drift {}: {error}\n", outcome.drift);
+    }
+    let mut text = String::new();
+    if dry_run {
+        let left: u64 = outcome.plan.iter().map(|blob| blob.size - blob.have).sum();
+        text +=
+            &format!("{edge}: would be sent {}, {}\n", count(outcome.plan.len() as u64, "blob"), bytes(left));
+        for blob in &outcome.plan {
+            text += &format!("  {:>10}  {}  {}\n", bytes(blob.size - blob.have), blob.digest, blob.name);
+        }
+    } else {
+        text += &format!(
+            "{edge}: {} proven, {} sent ({}), drift {}\n",
+            count(outcome.proven, "bundle"),
+            count(outcome.sent_blobs, "blob"),
+            bytes(outcome.sent_bytes),
+            outcome.drift
+        );
+    }
+    for (name, version, error) in &outcome.failed {
+        text += &format!("{edge}: {name} {version} did not get there: {error}\n");
+    }
+    text
+}
+
+#[derive(Args)]
+pub(crate) struct Status {
+    /// Show one edge with its receipts.
+    edge: Option<NodeName>,
+}
+
+impl Status {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+        let mut status = source.status().await?;
+        if let Some(name) = &self.edge {
+            status.retain(|status| status.edge.name == *name);
+            if status.is_empty() {
+                return Err(unknown(name));
+            }
+        }
+        let receipts = match &self.edge {
+            Some(name) => source.receipts(name).await?,
+            None => Vec::new(),
+        };
+        output.show(
+            || match &self.edge {
+                Some(_) => json!({"edge": status.first(), "receipts": receipts}),
+                None => json!(status),
+            },
+            || {
+                let rows: Vec<_> = status
+                    .iter()
+                    .map(|status| {
+                        vec![
+                            status.edge.name.to_string(),
+                            status.desired.to_string(),
+                            status.proven.to_string(),
+                            status.drift.to_string(),
+                            status.contact.contacted.map_or_else(|| "never".to_owned(), |at| at.to_string()),
+                            status.contact.error.clone().unwrap_or_default(),
+                        ]
+                    })
+                    .collect();
+                let mut text =
+                    table(&["EDGE", "DESIRED", "PROVEN", "DRIFT", "LAST CONTACT", "LAST ERROR"], &rows);
+                if self.edge.is_some() {
+                    if let Some(identity) = status.first().and_then(|status| status.contact.identity.as_ref())
+                    {
+                        text += &format!("Identity key {}\n", identity.id());
+                    }
+                    let rows: Vec<_> = receipts
+                        .iter()
+                        .map(|receipt| {
+                            vec![
+                                format!("{} {}", receipt.bundle, receipt.version),
+                                receipt.items.to_string(),
+                                bytes(receipt.bytes),
+                                receipt.at.to_string(),
+                                receipt.root.to_string(),
+                            ]
+                        })
+                        .collect();
+                    text += &table(&["RECEIPT", "ARTIFACTS", "SIZE", "SINCE", "ROOT"], &rows);
+                }
+                text
+            },
+        );
+        Ok(())
+    }
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Trust {
+    /// Show the trust document as edges should have it, signing it anew if that is due.
+    Show,
+    /// Write its signed envelope.
+    Export {
+        /// Where to; standard output if not given.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Set for how many days the following documents are good.
+    Days {
+        /// 1 to 3650.
+        days: u32,
+    },
+}
+
+impl Trust {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+        match self {
+            Trust::Show => {
+                let document = TrustDocument::parse_unverified(&source.trust().await?)?;
+                output.show(
+                    || json!(document),
+                    || {
+                        format!(
+                            "Trust document {} of tenant {}, signed {}, good until {}.\n\
+                             {} and {}; {} known; {} assigned, {} withdrawn.",
+                            document.version,
+                            document.tenant,
+                            document.issued,
+                            document.expires,
+                            count(document.root.keys.len() as u64, "root key"),
+                            count(document.release.keys.len() as u64, "release key"),
+                            count(document.edges.len() as u64, "edge"),
+                            count(document.assignments.len() as u64, "bundle"),
+                            document.withdrawn.len(),
+                        )
+                    },
+                );
+            }
+            Trust::Export { output: file } => {
+                let envelope = source.trust().await?;
+                match file {
+                    Some(file) => {
+                        std::fs::write(file, &envelope)
+                            .map_err(|cause| Error::io(format!("writing {}", file.display()), cause))?;
+                        output.note(&format!("Wrote the trust document to {}.", file.display()));
+                    }
+                    None => output.raw(&envelope),
+                }
+            }
+            Trust::Days { days } => {
+                source.set_trust_days(*days).await?;
+                output.show(
+                    || json!({"days": days}),
+                    || format!("Trust documents are good for {}.", count(u64::from(*days), "day")),
+                );
+            }
+        }
+        Ok(())
+    }
+}

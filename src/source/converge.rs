@@ -1,0 +1,396 @@
+//! Bringing every edge to its desired state, each on its own, and keeping what it proved.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+
+use super::edges::{AssignmentRecord, EdgeRecord};
+use super::record::{encode, key, prefix};
+use super::release::BundleRecord;
+use super::Source;
+use crate::clock::Timestamp;
+use crate::digest::Digest;
+use crate::distribute::{self, BundleOffer, Desired, Event, PlannedBlob};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::PublicKey;
+use crate::meta::Batch;
+use crate::name::{BundleName, NodeName, Version};
+use crate::secret::Secret;
+use crate::transport::Transport;
+
+/// Makes a way to an edge.
+pub trait Dial: fmt::Debug + Send + Sync {
+    /// A transport to `edge`, which presents `token` if there is one. Nothing need be connected
+    /// yet.
+    fn dial(&self, edge: &EdgeRecord, token: Option<Secret>) -> Result<Arc<dyn Transport>>;
+}
+
+/// How to converge.
+#[derive(Clone, Debug)]
+pub struct ConvergeOptions {
+    /// Only these edges; `None` for all.
+    pub edges: Option<BTreeSet<NodeName>>,
+    /// Edges at a time.
+    pub parallel: usize,
+    /// Uploads to one edge at a time.
+    pub uploads: usize,
+    /// Only find out what would be sent; nothing changes, here or at the edges.
+    pub dry_run: bool,
+}
+
+impl Default for ConvergeOptions {
+    fn default() -> ConvergeOptions {
+        ConvergeOptions { edges: None, parallel: 8, uploads: 8, dry_run: false }
+    }
+}
+
+/// Told what happens at which edge.
+pub type ConvergeProgress = Arc<dyn Fn(&NodeName, Event) + Send + Sync>;
+
+/// What came of one edge in one run.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct EdgeOutcome {
+    /// The edge.
+    pub edge: NodeName,
+    /// Why nothing could be done, if nothing could.
+    pub error: Option<Error>,
+    /// Bundles that did not get there, and why.
+    pub failed: Vec<(BundleName, Version, Error)>,
+    /// How many bundles the edge proved to hold.
+    pub proven: u64,
+    /// Bytes of blobs that were sent.
+    pub sent_bytes: u64,
+    /// Blobs that were completed.
+    pub sent_blobs: u64,
+    /// What a dry run would send, or a broken run did not.
+    pub plan: Vec<PlannedBlob>,
+    /// The edge's drift after the run; see [`EdgeStatus::drift`].
+    pub drift: u64,
+}
+
+impl EdgeOutcome {
+    /// Whether everything that was to be done was done.
+    pub fn is_complete(&self) -> bool {
+        self.error.is_none() && self.failed.is_empty()
+    }
+}
+
+/// A receipt of an edge, verified and kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptRecord {
+    /// The bundle.
+    pub bundle: BundleName,
+    /// Its version.
+    pub version: Version,
+    /// The digest of the statement the edge holds.
+    pub payload: Digest,
+    /// How many artifacts it holds of it.
+    pub items: u64,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// The root over their paths and digests.
+    pub root: Digest,
+    /// When the edge made them visible.
+    pub at: Timestamp,
+    /// The receipt as the edge signed it.
+    pub envelope: String,
+}
+
+/// What is remembered of an edge between runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContactRecord {
+    /// When the edge last answered as itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contacted: Option<Timestamp>,
+    /// When it was last tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<Timestamp>,
+    /// Why the last run failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The edge's identity key, pinned at first contact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PublicKey>,
+}
+
+/// Where an edge stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct EdgeStatus {
+    /// The edge.
+    pub edge: EdgeRecord,
+    /// What is remembered of it.
+    pub contact: ContactRecord,
+    /// How many bundles it should hold.
+    pub desired: u64,
+    /// How many of them it proved to hold.
+    pub proven: u64,
+    /// Bundles and artifacts it should hold and has not proven to hold: 0 when all is well.
+    pub drift: u64,
+}
+
+impl Source {
+    /// Brings every edge to its desired state: each gets the trust document and the bundles that
+    /// are assigned to it, and answers with receipts, which are verified and kept.
+    ///
+    /// Edges are independent of each other: what goes wrong with one is told in its outcome, and
+    /// the others go on. Running it again is harmless and does only what is left to do.
+    ///
+    /// # Errors
+    /// Only what concerns all edges: no keys, or a store that fails.
+    pub async fn converge(
+        &self,
+        dial: &dyn Dial,
+        options: &ConvergeOptions,
+        progress: &ConvergeProgress,
+    ) -> Result<Vec<EdgeOutcome>> {
+        let edges = self.chosen(options.edges.as_ref()).await?;
+        let wanted = self.desired().await?;
+        self.run(&edges, &wanted, dial, options, progress).await
+    }
+
+    /// What would be sent if `edges` were to hold a version of a bundle. Nothing changes, here or
+    /// at the edges.
+    ///
+    /// # Errors
+    /// As [`assign`](Source::assign); an edge that cannot be reached says so in its outcome.
+    pub async fn preview(
+        &self,
+        bundle: &BundleName,
+        version: &Version,
+        edges: &[NodeName],
+        dial: &dyn Dial,
+        options: &ConvergeOptions,
+        progress: &ConvergeProgress,
+    ) -> Result<Vec<EdgeOutcome>> {
+        let (record, _) = self.distributable(bundle, version).await?;
+        let chosen: BTreeSet<NodeName> = edges.iter().cloned().collect();
+        let edges = self.chosen(Some(&chosen)).await?;
+        let statement = self.statement(bundle, version).await?;
+        for edge in &edges {
+            edge.check_permitted(&statement)?;
+        }
+        let wanted = chosen.into_iter().map(|edge| (edge, vec![record.clone()])).collect();
+        let options = ConvergeOptions { dry_run: true, ..options.clone() };
+        self.run(&edges, &wanted, dial, &options, progress).await
+    }
+
+    async fn run(
+        &self,
+        edges: &[EdgeRecord],
+        wanted: &BTreeMap<NodeName, Vec<BundleRecord>>,
+        dial: &dyn Dial,
+        options: &ConvergeOptions,
+        progress: &ConvergeProgress,
+    ) -> Result<Vec<EdgeOutcome>> {
+        // A dry run signs nothing: the document is not sent.
+        let trust = if options.dry_run { Bytes::new() } else { self.trust().await? };
+        let mut offers: BTreeMap<(BundleName, Version), BundleOffer> = BTreeMap::new();
+        for record in edges.iter().filter_map(|edge| wanted.get(&edge.name)).flatten() {
+            let id = (record.name.clone(), record.version.clone());
+            if !offers.contains_key(&id) {
+                let envelope = self.envelope(&record.name, &record.version).await?;
+                let (name, version) = id.clone();
+                offers.insert(id, BundleOffer { name, version, digest: record.digest, envelope });
+            }
+        }
+        let none = Vec::new();
+        let outcomes = stream::iter(edges).map(|edge| {
+            let records = wanted.get(&edge.name).unwrap_or(&none);
+            let bundles = records
+                .iter()
+                .filter_map(|record| offers.get(&(record.name.clone(), record.version.clone())).cloned())
+                .collect();
+            self.converge_edge(edge, records, bundles, trust.clone(), dial, options, progress)
+        });
+        outcomes.buffered(options.parallel.max(1)).collect::<Vec<_>>().await.into_iter().collect()
+    }
+
+    /// Where every edge stands, by name.
+    pub async fn status(&self) -> Result<Vec<EdgeStatus>> {
+        let wanted = self.desired().await?;
+        let mut status = Vec::new();
+        for edge in self.edges().await? {
+            let records = wanted.get(&edge.name).map(Vec::as_slice).unwrap_or_default();
+            let (proven, drift) = self.drift(&edge.name, records).await?;
+            let contact = self.contact(&edge.name).await?;
+            status.push(EdgeStatus { edge, contact, desired: records.len() as u64, proven, drift });
+        }
+        Ok(status)
+    }
+
+    /// What an edge proved to hold.
+    pub async fn receipts(&self, edge: &NodeName) -> Result<Vec<ReceiptRecord>> {
+        self.records.all(&prefix("receipt", &[edge.as_str()])).await
+    }
+
+    /// Forgets an edge's identity key and receipts, because the edge was set up anew on purpose:
+    /// the next contact pins its new key.
+    pub async fn forget_identity(&self, edge: &NodeName) -> Result<()> {
+        let contact = ContactRecord { identity: None, ..self.contact(edge).await? };
+        let mut batch = Batch::new();
+        batch.put(contact_key(edge), encode(&contact)?);
+        self.records
+            .each(&prefix("receipt", &[edge.as_str()]), |entry| {
+                batch.delete(entry.key.clone());
+                Ok(())
+            })
+            .await?;
+        self.records.commit(batch).await.map(drop)
+    }
+
+    async fn chosen(&self, only: Option<&BTreeSet<NodeName>>) -> Result<Vec<EdgeRecord>> {
+        let mut edges = self.edges().await?;
+        if let Some(only) = only {
+            if let Some(unknown) = only.iter().find(|name| !edges.iter().any(|edge| edge.name == **name)) {
+                return Err(Error::new(ErrorKind::NotFound, format!("there is no edge called {unknown}")));
+            }
+            edges.retain(|edge| only.contains(&edge.name));
+        }
+        Ok(edges)
+    }
+
+    /// The bundles that each edge should hold, withdrawn ones left out, in the order of `seq`.
+    async fn desired(&self) -> Result<BTreeMap<NodeName, Vec<BundleRecord>>> {
+        let mut desired: BTreeMap<NodeName, Vec<BundleRecord>> = BTreeMap::new();
+        let mut holders: BTreeMap<(BundleName, Version), Vec<NodeName>> = BTreeMap::new();
+        for AssignmentRecord { bundle, version, edge, .. } in self.assignments().await? {
+            holders.entry((bundle, version)).or_default().push(edge);
+        }
+        for record in self.bundles().await? {
+            if record.withdrawn.is_some() {
+                continue;
+            }
+            for edge in holders.remove(&(record.name.clone(), record.version.clone())).unwrap_or_default() {
+                desired.entry(edge).or_default().push(record.clone());
+            }
+        }
+        Ok(desired)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn converge_edge(
+        &self,
+        edge: &EdgeRecord,
+        records: &[BundleRecord],
+        bundles: Vec<BundleOffer>,
+        trust: Bytes,
+        dial: &dyn Dial,
+        options: &ConvergeOptions,
+        progress: &ConvergeProgress,
+    ) -> Result<EdgeOutcome> {
+        let mut contact = self.contact(&edge.name).await?;
+        let desired =
+            Desired { edge: edge.name.clone(), identity: contact.identity.clone(), trust, bundles };
+        let (told, name) = (progress.clone(), edge.name.clone());
+        let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| told(&name, event));
+        let reached = async {
+            let transport = dial.dial(edge, self.edge_token(&edge.name)?)?;
+            let now = self.clock.now();
+            let how = distribute::Options { parallel: options.uploads, dry_run: options.dry_run, now };
+            distribute::converge(&*transport, &*self.blobs, &desired, how, &events).await
+        };
+        let mut outcome = EdgeOutcome {
+            edge: edge.name.clone(),
+            error: None,
+            failed: Vec::new(),
+            proven: 0,
+            sent_bytes: 0,
+            sent_blobs: 0,
+            plan: Vec::new(),
+            drift: 0,
+        };
+        let now = self.clock.now();
+        contact.tried = Some(now);
+        let mut batch = Batch::new();
+        match reached.await {
+            Err(error) => {
+                tracing::warn!(edge = %edge.name, %error, "the edge was not brought to its desired state");
+                contact.error = Some(error.to_string());
+                outcome.error = Some(error);
+            }
+            Ok(run) => {
+                contact.contacted = Some(now);
+                contact.identity = Some(run.identity);
+                contact.error = run.failed.first().map(|(name, version, error)| {
+                    let others = match run.failed.len() {
+                        1 => String::new(),
+                        count => format!(" (and {} more)", count - 1),
+                    };
+                    format!("the bundle {name} {version}: {error}{others}")
+                });
+                for proof in run.proofs {
+                    outcome.proven += 1;
+                    let envelope = String::from_utf8(proof.envelope.to_vec()).map_err(|_| {
+                        Error::new(ErrorKind::Internal, "a verified receipt is not UTF-8")
+                    })?;
+                    let receipt = ReceiptRecord {
+                        payload: proof.receipt.payload,
+                        items: proof.receipt.items,
+                        bytes: proof.receipt.bytes,
+                        root: proof.receipt.root,
+                        at: proof.receipt.at,
+                        bundle: proof.bundle,
+                        version: proof.version,
+                        envelope,
+                    };
+                    batch.put(receipt_key(&edge.name, &receipt.bundle, &receipt.version), encode(&receipt)?);
+                }
+                for (name, version, error) in &run.failed {
+                    tracing::warn!(edge = %edge.name, bundle = %name, %version, %error, "the bundle did not get there");
+                    // What the edge once proved, it does not prove any more.
+                    batch.delete(receipt_key(&edge.name, name, version));
+                }
+                outcome.failed = run.failed;
+                outcome.plan = run.plan;
+                outcome.sent_bytes = run.sent_bytes;
+                outcome.sent_blobs = run.sent_blobs;
+            }
+        }
+        // The edge may have been removed meanwhile; then there is nothing to remember.
+        if !options.dry_run && self.edge(&edge.name).await?.is_some() {
+            batch.put(contact_key(&edge.name), encode(&contact)?);
+            self.records.commit(batch).await?;
+        }
+        (_, outcome.drift) = self.drift(&edge.name, records).await?;
+        Ok(outcome)
+    }
+
+    /// How many of `records` the edge has proven to hold, and its drift.
+    async fn drift(&self, edge: &NodeName, records: &[BundleRecord]) -> Result<(u64, u64)> {
+        let receipts: BTreeMap<(BundleName, Version), Digest> = self
+            .receipts(edge)
+            .await?
+            .into_iter()
+            .map(|receipt| ((receipt.bundle, receipt.version), receipt.payload))
+            .collect();
+        let (mut proven, mut drift) = (0, 0);
+        for record in records {
+            if receipts.get(&(record.name.clone(), record.version.clone())) == Some(&record.digest) {
+                proven += 1;
+            } else {
+                drift += 1 + record.items;
+            }
+        }
+        Ok((proven, drift))
+    }
+
+    async fn contact(&self, edge: &NodeName) -> Result<ContactRecord> {
+        Ok(self.records.load(&contact_key(edge)).await?.unwrap_or_default())
+    }
+}
+
+fn contact_key(edge: &NodeName) -> Vec<u8> {
+    key("status", &[edge.as_str()])
+}
+
+fn receipt_key(edge: &NodeName, bundle: &BundleName, version: &Version) -> Vec<u8> {
+    key("receipt", &[edge.as_str(), bundle.as_str(), version.as_str()])
+}

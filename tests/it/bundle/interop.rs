@@ -1,0 +1,1 @@
+//! Other people's tools verify what this crate signs.

@@ -1,0 +1,9 @@
+//! HTTP from the socket to the blob: hostile requests, ranges, damage, slow clients.
+
+mod framing;
+mod integrity;
+mod limits;
+mod ranges;
+mod rig;
+mod target;
+mod transport;
