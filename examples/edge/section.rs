@@ -130,8 +130,8 @@ impl<'a> Section<'a> {
         match value.into_inner() {
             DeValue::Table(table) => Ok(Section::new(self.source, prefix, at, table)),
             other => {
-                let what = format!("`{}{key}` is a table, not a {}", self.prefix, other.type_str());
-                Err(self.source.at(at, what))
+                let found = other.type_str();
+                Err(self.source.at(at, format_args!("`{}{key}` is a table, this is: {found}", self.prefix)))
             }
         }
     }

@@ -89,7 +89,12 @@ pub(crate) async fn add(data: &Path, tenant: Tenant, name: &str, to: &Destinatio
             "{name:?} is not a token's name: 1 to 64 letters, digits, `-`, `.` and `_`"
         )));
     }
-    let token = new_token(&catalog(data, tenant).await?, name, &SystemClock).await?;
+    let catalog = catalog(data, tenant).await?;
+    if catalog.tokens().await?.iter().any(|known| known.name == name) {
+        let message = format!("there is a token named {name} already");
+        return Err(Error::new(ErrorKind::Conflict, message));
+    }
+    let token = new_token(&catalog, name, &SystemClock).await?;
     to.deliver(&format!("token {name}"), &token)
 }
 
