@@ -246,7 +246,7 @@ async fn bytes_are_durable_before_a_record_names_them() {
     let full = Arc::new(Full(bench.blobs.clone(), AtomicBool::new(true)));
     let ports = distedge::source::Ports { blobs: full.clone(), ..bench.ports.clone() };
     let source = distedge::source::Source::open_over(ports).await.unwrap();
-    let add = || source.add_bytes(&parse("r"), &parse("x"), "bytes", &AddOptions::default());
+    let add = async || source.add_bytes(&parse("r"), &parse("x"), "bytes", &AddOptions::default()).await;
     assert_eq!(add().await.unwrap_err().kind(), ErrorKind::NoSpace);
     assert_eq!(source.artifact(&parse("r"), &parse("x")).await.unwrap(), None);
     full.1.store(false, Ordering::Relaxed);
