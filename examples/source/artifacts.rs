@@ -51,7 +51,9 @@ impl Choice {
     pub(crate) fn required(&self) -> Result<Selection> {
         let selection = self.selection();
         if selection.is_empty() {
-            return Err(Error::invalid("nothing is selected: give a pattern, a label or a query (\"**\" is everything)"));
+            return Err(Error::invalid(
+                "nothing is selected: give a pattern, a label or a query (\"**\" is everything)",
+            ));
         }
         Ok(selection)
     }
@@ -150,7 +152,11 @@ impl Add {
                     0 => String::new(),
                     known => format!(", {known} there already"),
                 };
-                format!("Added {} to {repository}{known} ({}).", count(total.added, "artifact"), bytes(total.bytes))
+                format!(
+                    "Added {} to {repository}{known} ({}).",
+                    count(total.added, "artifact"),
+                    bytes(total.bytes)
+                )
             },
         );
         Ok(())
@@ -209,8 +215,11 @@ impl List {
                     .map(|artifact| {
                         let mut row = vec![bytes(artifact.size), artifact.place()];
                         if self.long {
-                            let properties: Vec<String> =
-                                artifact.properties.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                            let properties: Vec<String> = artifact
+                                .properties
+                                .iter()
+                                .map(|(key, value)| format!("{key}={value}"))
+                                .collect();
                             let labels: Vec<&str> = artifact.labels.iter().map(String::as_str).collect();
                             row.extend([
                                 short(&artifact.digest.to_string()).to_owned(),
@@ -221,8 +230,11 @@ impl List {
                         row
                     })
                     .collect();
-                let headings: &[&str] =
-                    if self.long { &["SIZE", "ARTIFACT", "SHA256", "LABELS", "PROPERTIES"] } else { &["SIZE", "ARTIFACT"] };
+                let headings: &[&str] = if self.long {
+                    &["SIZE", "ARTIFACT", "SHA256", "LABELS", "PROPERTIES"]
+                } else {
+                    &["SIZE", "ARTIFACT"]
+                };
                 let summary = format!("{}, {}", count(artifacts.len() as u64, "artifact"), bytes(total));
                 if rows.is_empty() { summary } else { table(headings, &rows) + &summary }
             },
@@ -239,7 +251,11 @@ pub(crate) async fn repositories(source: &Source, output: &Output) -> Result<()>
             let rows: Vec<_> = repositories
                 .iter()
                 .map(|repository| {
-                    vec![repository.name.to_string(), repository.format.clone(), repository.created.to_string()]
+                    vec![
+                        repository.name.to_string(),
+                        repository.format.clone(),
+                        repository.created.to_string(),
+                    ]
                 })
                 .collect();
             table(&["REPOSITORY", "FORMAT", "CREATED"], &rows)

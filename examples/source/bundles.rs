@@ -132,7 +132,11 @@ impl FromStr for AliasText {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<AliasText> {
-        let bad = || Error::invalid("expected REPOSITORY/NAME:ALIAS=PATH, like generic-local/app:latest=app/1.0/app.tar");
+        let bad = || {
+            Error::invalid(
+                "expected REPOSITORY/NAME:ALIAS=PATH, like generic-local/app:latest=app/1.0/app.tar",
+            )
+        };
         let (alias, target) = text.split_once('=').ok_or_else(bad)?;
         let (name, alias) = alias.rsplit_once(':').ok_or_else(bad)?;
         let (repository, name) = name.split_once('/').ok_or_else(bad)?;
@@ -311,16 +315,23 @@ async fn show(source: &Source, output: &Output, Which { name, version }: &Which)
                     &["BUNDLE", "VERSION", "SEQ", "STATE", "ARTIFACTS", "SIZE", "SIGNED BY"],
                     &[row(record)],
                 );
-                text += &format!("Made {} by {}; {}.\n", record.created, statement.source().by, record.digest);
+                text +=
+                    &format!("Made {} by {}; {}.\n", record.created, statement.source().by, record.digest);
                 if let Some(withdrawn) = &record.withdrawn {
                     text += &format!("Withdrawn {}: {}\n", withdrawn.at, withdrawn.reason);
                 }
                 for sbom in &record.sboms {
-                    text += &format!("SBOM {} ({}, {})\n", sbom.place, sbom.format, count(sbom.components, "component"));
+                    text += &format!(
+                        "SBOM {} ({}, {})\n",
+                        sbom.place,
+                        sbom.format,
+                        count(sbom.components, "component")
+                    );
                 }
             }
             for alias in statement.aliases() {
-                let item = statement.items().get(alias.item).map(|item| item.path.to_string()).unwrap_or_default();
+                let item =
+                    statement.items().get(alias.item).map(|item| item.path.to_string()).unwrap_or_default();
                 text += &format!("Alias {}/{} is {item}\n", alias.repository, alias.path);
             }
             if !assigned.is_empty() {

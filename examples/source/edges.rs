@@ -64,7 +64,9 @@ pub(crate) struct Add {
 impl Add {
     async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         if std::env::args_os().any(|arg| arg.to_string_lossy().starts_with("--token=") || arg == "--token") {
-            output.warn("a token on the command line can be read by others on this machine; prefer --token-file");
+            output.warn(
+                "a token on the command line can be read by others on this machine; prefer --token-file",
+            );
         }
         let token = match (&self.token_file, &self.token) {
             (Some(file), _) => {
@@ -88,7 +90,8 @@ impl Add {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
         if travels_in_the_clear(&edge.url) {
-            output.warn(&format!("the token for {} travels unencrypted: use https outside of tests", edge.url));
+            output
+                .warn(&format!("the token for {} travels unencrypted: use https outside of tests", edge.url));
         }
         source.set_edge(&edge, token.as_ref()).await?;
         if source.edge_token(&edge.name)?.is_none() {

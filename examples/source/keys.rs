@@ -143,7 +143,9 @@ impl Key {
                 let secret = read_secret(file)?;
                 let pair = if *public {
                     let text = secret.expose_str().unwrap_or_default();
-                    source.import_public_key(role(named.root), &named.new_key(), PublicKey::parse(text)?).await?
+                    source
+                        .import_public_key(role(named.root), &named.new_key(), PublicKey::parse(text)?)
+                        .await?
                 } else {
                     source.import_key(role(named.root), &named.new_key(), &secret).await?
                 };

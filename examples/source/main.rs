@@ -28,7 +28,13 @@ use output::Output;
 #[command(name = "source", version, max_term_width = 110)]
 struct Cli {
     /// The data directory.
-    #[arg(long, global = true, env = "DISTEDGE_SOURCE_DATA", default_value = "distedge-source", value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        env = "DISTEDGE_SOURCE_DATA",
+        default_value = "distedge-source",
+        value_name = "DIR"
+    )]
     data: PathBuf,
     /// Print JSON instead of text.
     #[arg(long, global = true)]
@@ -162,7 +168,8 @@ async fn set_up(cli: &Cli, init: &Init, output: &Output) -> Result<ExitCode> {
     let source = Source::create(&cli.data, &init.tenant, &init.project).await?;
     let mut made = Vec::new();
     if !init.no_keys {
-        let mut wanted = vec![(Role::Root, Algorithm::Ed25519, "root"), (Role::Release, Algorithm::Ed25519, "release")];
+        let mut wanted =
+            vec![(Role::Root, Algorithm::Ed25519, "root"), (Role::Release, Algorithm::Ed25519, "release")];
         if init.openpgp {
             wanted.push((Role::Release, Algorithm::OpenPgp, "release-pgp"));
         }

@@ -80,12 +80,22 @@ impl Progress {
         let bar = self.bars.add(ProgressBar::new(0));
         let style = "{prefix:20!} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left {msg}";
         // The template is a constant that a run of the program has shown to be sound.
-        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.set_style(
+            ProgressStyle::with_template(style)
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> "),
+        );
         bar.set_prefix(title.to_owned());
         if self.terminal {
             bar.enable_steady_tick(Duration::from_millis(250));
         }
-        Bar { bar, bars: self.bars.clone(), terminal: self.terminal, silent: self.silent, items: AtomicU64::new(0) }
+        Bar {
+            bar,
+            bars: self.bars.clone(),
+            terminal: self.terminal,
+            silent: self.silent,
+            items: AtomicU64::new(0),
+        }
     }
 }
 

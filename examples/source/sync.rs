@@ -95,9 +95,12 @@ impl Distribute {
         let Which { name, version } = &self.bundle;
         let rules = self.rules();
         if rules.contains(&Rule::default()) {
-            return Err(Error::invalid("no edge is named: give --edge, --site, --city, --country or --label (--edge '*' is all)"));
+            return Err(Error::invalid(
+                "no edge is named: give --edge, --site, --city, --country or --label (--edge '*' is all)",
+            ));
         }
-        let edges: Vec<NodeName> = source.matching_edges(&rules).await?.into_iter().map(|edge| edge.name).collect();
+        let edges: Vec<NodeName> =
+            source.matching_edges(&rules).await?.into_iter().map(|edge| edge.name).collect();
         if edges.is_empty() {
             return Err(Error::new(ErrorKind::NotFound, "no edge matches"));
         }
@@ -117,7 +120,11 @@ impl Distribute {
             output.note(&format!("{} should not hold {name} {version} any more.", count(changed, "edge")));
         } else {
             let changed = source.assign(name, version, &edges).await?;
-            output.note(&format!("{} of {} should hold {name} {version} anew.", changed, count(edges.len() as u64, "edge")));
+            output.note(&format!(
+                "{} of {} should hold {name} {version} anew.",
+                changed,
+                count(edges.len() as u64, "edge")
+            ));
         }
         if self.later {
             output.show(|| json!({"edges": edges}), || "Recorded; run `sync` to bring it there.".to_owned());
@@ -197,7 +204,11 @@ async fn converge(source: &Source, output: &Output, options: &ConvergeOptions) -
             Event::Wanted { bundle, version, blobs, bytes: wanted } => {
                 bar.expect(wanted);
                 if blobs > 0 {
-                    bar.say(&format!("{edge}: {bundle} {version} wants {}, {}", count(blobs, "blob"), bytes(wanted)));
+                    bar.say(&format!(
+                        "{edge}: {bundle} {version} wants {}, {}",
+                        count(blobs, "blob"),
+                        bytes(wanted)
+                    ));
                 }
             }
             Event::Sent(sent) => bar.advance(sent),
@@ -257,7 +268,8 @@ fn sentences(outcome: &EdgeOutcome, dry_run: bool) -> String {
     let mut text = String::new();
     if dry_run {
         let left: u64 = outcome.plan.iter().map(|blob| blob.size - blob.have).sum();
-        text += &format!("{edge}: would be sent {}, {}\n", count(outcome.plan.len() as u64, "blob"), bytes(left));
+        text +=
+            &format!("{edge}: would be sent {}, {}\n", count(outcome.plan.len() as u64, "blob"), bytes(left));
         for blob in &outcome.plan {
             text += &format!("  {:>10}  {}  {}\n", bytes(blob.size - blob.have), blob.digest, blob.name);
         }
@@ -317,7 +329,8 @@ impl Status {
                 let mut text =
                     table(&["EDGE", "DESIRED", "PROVEN", "DRIFT", "LAST CONTACT", "LAST ERROR"], &rows);
                 if self.edge.is_some() {
-                    if let Some(identity) = status.first().and_then(|status| status.contact.identity.as_ref()) {
+                    if let Some(identity) = status.first().and_then(|status| status.contact.identity.as_ref())
+                    {
                         text += &format!("Identity key {}\n", identity.id());
                     }
                     let rows: Vec<_> = receipts

@@ -267,7 +267,11 @@ impl Source {
     }
 
     /// One artifact.
-    pub async fn artifact(&self, repository: &RepositoryName, path: &ArtifactPath) -> Result<Option<Artifact>> {
+    pub async fn artifact(
+        &self,
+        repository: &RepositoryName,
+        path: &ArtifactPath,
+    ) -> Result<Option<Artifact>> {
         self.records.load(&artifact_key(repository, path)).await
     }
 
@@ -336,7 +340,9 @@ impl Source {
             let used = self.used_places().await?;
             let mut batch = Batch::new();
             // A bundle that is made meanwhile moves the epoch on, and this is judged again.
-            batch.expect_unchanged(key("epoch", &[]), epoch.as_ref()).put(key("epoch", &[]), Bytes::from("{}"));
+            batch
+                .expect_unchanged(key("epoch", &[]), epoch.as_ref())
+                .put(key("epoch", &[]), Bytes::from("{}"));
             for artifact in &artifacts {
                 if let Some((name, version)) = used.get(&artifact.place()) {
                     return Err(Error::new(
@@ -383,7 +389,9 @@ impl Source {
     async fn record_one(&self, pending: Pending, options: &AddOptions) -> Result<Artifact> {
         let recorded = self.record(std::slice::from_ref(&pending), options).await?;
         let first = recorded.into_iter().next();
-        first.map(|(artifact, _)| artifact).ok_or_else(|| Error::new(ErrorKind::Internal, "nothing was recorded"))
+        first
+            .map(|(artifact, _)| artifact)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "nothing was recorded"))
     }
 
     /// Writes the records of artifacts of one repository whose bytes are stored; answers each
@@ -539,9 +547,7 @@ impl Source {
     async fn store_file(&self, info: &BlobInfo, opened: Arc<File>, shown: &Path) -> Result<()> {
         let stored = self.store_stream(info, file::stream(opened, shown.to_owned())).await;
         stored.map_err(|error| match error.kind() {
-            ErrorKind::Mismatch => {
-                error.context(format!("{} changed while it was added", shown.display()))
-            }
+            ErrorKind::Mismatch => error.context(format!("{} changed while it was added", shown.display())),
             _ => error,
         })
     }

@@ -1,6 +1,7 @@
 //! Bringing every edge to its desired state, each on its own, and keeping what it proved.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,10 +9,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
+use super::Source;
 use super::edges::{AssignmentRecord, EdgeRecord};
 use super::record::{encode, key, prefix};
 use super::release::BundleRecord;
-use super::Source;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::distribute::{self, BundleOffer, Desired, Event, PlannedBlob};
@@ -194,11 +195,10 @@ impl Source {
         let trust = if options.dry_run { Bytes::new() } else { self.trust().await? };
         let mut offers: BTreeMap<(BundleName, Version), BundleOffer> = BTreeMap::new();
         for record in edges.iter().filter_map(|edge| wanted.get(&edge.name)).flatten() {
-            let id = (record.name.clone(), record.version.clone());
-            if !offers.contains_key(&id) {
+            if let Entry::Vacant(vacant) = offers.entry((record.name.clone(), record.version.clone())) {
                 let envelope = self.envelope(&record.name, &record.version).await?;
-                let (name, version) = id.clone();
-                offers.insert(id, BundleOffer { name, version, digest: record.digest, envelope });
+                let (name, version) = vacant.key().clone();
+                vacant.insert(BundleOffer { name, version, digest: record.digest, envelope });
             }
         }
         let none = Vec::new();
@@ -287,8 +287,7 @@ impl Source {
         progress: &ConvergeProgress,
     ) -> Result<EdgeOutcome> {
         let mut contact = self.contact(&edge.name).await?;
-        let desired =
-            Desired { edge: edge.name.clone(), identity: contact.identity.clone(), trust, bundles };
+        let desired = Desired { edge: edge.name.clone(), identity: contact.identity.clone(), trust, bundles };
         let (told, name) = (progress.clone(), edge.name.clone());
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| told(&name, event));
         let reached = async {
@@ -328,9 +327,8 @@ impl Source {
                 });
                 for proof in run.proofs {
                     outcome.proven += 1;
-                    let envelope = String::from_utf8(proof.envelope.to_vec()).map_err(|_| {
-                        Error::new(ErrorKind::Internal, "a verified receipt is not UTF-8")
-                    })?;
+                    let envelope = String::from_utf8(proof.envelope.to_vec())
+                        .map_err(|_| Error::new(ErrorKind::Internal, "a verified receipt is not UTF-8"))?;
                     let receipt = ReceiptRecord {
                         payload: proof.receipt.payload,
                         items: proof.receipt.items,

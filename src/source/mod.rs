@@ -43,7 +43,8 @@ pub use self::keys::{NewKey, Ring, Role};
 pub use self::pattern::{MAX_PATTERN, Pattern};
 pub use self::query::{MAX_DEPTH, MAX_QUERY, Query};
 pub use self::release::{
-    BundleRecord, BundleState, NewAlias, NewBundle, SbomRecord, SignatureRecord, Verification, WithdrawalRecord,
+    BundleRecord, BundleState, NewAlias, NewBundle, SbomRecord, SignatureRecord, Verification,
+    WithdrawalRecord,
 };
 pub use self::selection::Selection;
 pub use self::trust::{TRUST_DAYS, TrustRecord};

@@ -215,7 +215,11 @@ impl Source {
             if let Some((record, _)) = &present
                 && !record.signatures.is_empty()
             {
-                return if record.digest == digest { Ok(record.clone()) } else { Err(signed_otherwise(record, digest)) };
+                return if record.digest == digest {
+                    Ok(record.clone())
+                } else {
+                    Err(signed_otherwise(record, digest))
+                };
             }
             let record = BundleRecord {
                 name: new.name.clone(),
@@ -307,8 +311,7 @@ impl Source {
         self.add_signatures(name, version, |pae, record| {
             let mut refusal = None;
             for pair in &candidates {
-                let acceptance =
-                    Acceptance { now, window: pair.window, revocation: pair.revocation.clone() };
+                let acceptance = Acceptance { now, window: pair.window, revocation: pair.revocation.clone() };
                 match pair.key.verify(pae, signature, &acceptance) {
                     Ok(()) => {
                         let keyid = pair.key.id().to_string();
@@ -328,7 +331,9 @@ impl Source {
                 (Some(error), 1) => error.context(format_args!("the signature by {:?}", candidates[0].alias)),
                 _ => Error::new(
                     ErrorKind::Untrusted,
-                    format!("no key of the release ring made this signature over the bundle {name} {version}"),
+                    format!(
+                        "no key of the release ring made this signature over the bundle {name} {version}"
+                    ),
                 ),
             })
         })
@@ -394,11 +399,13 @@ impl Source {
             match self.blobs.verify(&item.digest).await? {
                 Some(true) => {}
                 Some(false) => {
-                    let message = format!("the stored bytes of {place} do not have the digest {}", item.digest);
+                    let message =
+                        format!("the stored bytes of {place} do not have the digest {}", item.digest);
                     return Err(Error::new(ErrorKind::Corrupted, message));
                 }
                 None => {
-                    let message = format!("the bytes of {place}, {}, are missing from the store", item.digest);
+                    let message =
+                        format!("the bytes of {place}, {}, are missing from the store", item.digest);
                     return Err(Error::new(ErrorKind::Corrupted, message));
                 }
             }
@@ -498,9 +505,9 @@ impl Source {
         }
         let set = self.ring(Role::Release).await?.to_key_set()?;
         let envelope = seal(&record, self.payload(name, version).await?)?;
-        envelope
-            .verify(&set, self.clock.now())
-            .map_err(|error| error.context(format_args!("the bundle {name} {version} cannot be distributed")))?;
+        envelope.verify(&set, self.clock.now()).map_err(|error| {
+            error.context(format_args!("the bundle {name} {version} cannot be distributed"))
+        })?;
         Ok((record, entry))
     }
 
@@ -530,8 +537,12 @@ impl Source {
                 new.name, new.version
             )));
         }
-        let formats: BTreeMap<RepositoryName, String> =
-            self.repositories().await?.into_iter().map(|repository| (repository.name, repository.format)).collect();
+        let formats: BTreeMap<RepositoryName, String> = self
+            .repositories()
+            .await?
+            .into_iter()
+            .map(|repository| (repository.name, repository.format))
+            .collect();
         let format = |repository: &RepositoryName| {
             formats.get(repository).cloned().unwrap_or_else(|| "generic".to_owned())
         };
@@ -577,7 +588,9 @@ impl Source {
             let bytes = bytes.ok_or_else(|| {
                 Error::new(ErrorKind::Corrupted, format!("the bytes of {place} are missing from the store"))
             })?;
-            let summary = bundle::summarize(&bytes).ok_or_else(|| Error::invalid(format!("{place} is neither a CycloneDX nor an SPDX document")))?;
+            let summary = bundle::summarize(&bytes).ok_or_else(|| {
+                Error::invalid(format!("{place} is neither a CycloneDX nor an SPDX document"))
+            })?;
             let format = summary.format.to_string();
             builder = builder.sbom(artifact.repository.clone(), artifact.path.clone(), &format, "bundle");
             sboms.push(SbomRecord { place, format, components: summary.components, name: summary.name });
@@ -626,19 +639,26 @@ impl Source {
     async fn payload(&self, name: &BundleName, version: &Version) -> Result<Bytes> {
         let entry = self.records.entry(&payload_key(name, version)).await?;
         entry.map(|entry| entry.value).ok_or_else(|| {
-            Error::new(ErrorKind::Corrupted, format!("the statement of the bundle {name} {version} is missing"))
+            Error::new(
+                ErrorKind::Corrupted,
+                format!("the statement of the bundle {name} {version} is missing"),
+            )
         })
     }
 
-    async fn bundle_entry(&self, name: &BundleName, version: &Version) -> Result<Option<(BundleRecord, Entry)>> {
+    async fn bundle_entry(
+        &self,
+        name: &BundleName,
+        version: &Version,
+    ) -> Result<Option<(BundleRecord, Entry)>> {
         let entry = self.records.entry(&bundle_key(name, version)).await?;
         entry.map(|entry| Ok((decode(&entry)?, entry))).transpose()
     }
 
     async fn require(&self, name: &BundleName, version: &Version) -> Result<(BundleRecord, Entry)> {
-        self.bundle_entry(name, version).await?.ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, format!("there is no bundle {name} {version}"))
-        })
+        self.bundle_entry(name, version)
+            .await?
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no bundle {name} {version}")))
     }
 }
 
@@ -646,7 +666,10 @@ fn seal(record: &BundleRecord, payload: Bytes) -> Result<Envelope> {
     let mut signatures = Vec::with_capacity(record.signatures.len());
     for signature in &record.signatures {
         let sig = STANDARD.decode(&signature.sig).map_err(|cause| {
-            let message = format!("a signature of the bundle {} {} cannot be read: {cause}", record.name, record.version);
+            let message = format!(
+                "a signature of the bundle {} {} cannot be read: {cause}",
+                record.name, record.version
+            );
             Error::new(ErrorKind::Corrupted, message)
         })?;
         signatures.push(Signature { keyid: signature.keyid.clone(), sig });

@@ -75,7 +75,8 @@ impl Source {
             let content = Digest::of(&document.to_payload());
             if let (Some(last), Some(envelope)) = (&last, &envelope)
                 && last.content == content
-                && last.expires.as_unix() - now.as_unix() >= (last.expires.as_unix() - last.issued.as_unix()) / 3
+                && last.expires.as_unix() - now.as_unix()
+                    >= (last.expires.as_unix() - last.issued.as_unix()) / 3
             {
                 return Ok(envelope.clone());
             }
