@@ -3,8 +3,10 @@
 #![allow(unreachable_pub)]
 
 mod bundle;
+mod edge_process;
 mod http;
 mod lane;
+mod process;
 mod source;
 mod store;
 mod support;

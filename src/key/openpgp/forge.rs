@@ -257,6 +257,10 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
     let mut config = usual(T::Binary, Sha256, vec![]);
     config.hashed_subpackets.remove(0);
     add("no-issuer", &good, sign(key, config, MESSAGE), Some("does not name the fingerprint"));
+    let id = SubpacketData::IssuerKeyId(key.legacy_key_id());
+    let mut config = usual(T::Binary, Sha256, vec![id]);
+    config.hashed_subpackets.remove(0);
+    add("short-issuer", &good, sign(key, config, MESSAGE), Some("does not name the fingerprint"));
     let mut config = usual(T::Binary, Sha256, vec![]);
     config.hashed_subpackets.remove(1);
     add("no-creation-time", &good, sign(key, config, MESSAGE), Some("does not say when"));
@@ -323,6 +327,8 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
     let (one, other) = (sign_at(key, at, MESSAGE), sign_at(&stranger.key, at, MESSAGE));
     add("two-signatures-one-good", &good, [other.clone(), one.clone()].concat(), None);
     add("two-signatures-none-good", &good, [other.clone(), other.clone()].concat(), Some("does not have"));
+    let weak = sign(key, usual(T::Binary, HashAlgorithm::Sha3_256, vec![]), MESSAGE);
+    add("two-signatures-one-good-one-sha3", &good, [one.clone(), weak].concat(), Some("SHA3-256"));
     add("five-signatures", &good, one.repeat(5), Some("more than 4 packets"));
     add("empty", &good, Vec::new(), Some("empty"));
     add("not-a-signature", &good, owner.user(), Some("not a signature"));
@@ -352,7 +358,7 @@ pub(super) fn cases(now: u32) -> Vec<(Case, Option<&'static str>)> {
     let (primary, user) = (owner.primary(), owner.user());
     let ok = owner.certify(Sha256, born, both());
     made("no-self-signature", &[primary.clone(), user.clone()], Some("no valid self-signature"));
-    made("bare-key", &[primary.clone()], Some("no valid self-signature"));
+    made("bare-key", std::slice::from_ref(&primary), Some("no valid self-signature"));
     made(
         "certify-only",
         &[primary.clone(), user.clone(), owner.certify(Sha256, born, vec![flags(true, false)])],

@@ -40,7 +40,7 @@ use pgp::packet::{Signature, SignatureType};
 use pgp::types::Tag;
 
 use self::certificate::Keys;
-use self::policy::{is_allowed_hash, untrusted};
+use self::policy::{Facts, is_allowed_hash, untrusted};
 use self::wire::{CERTIFICATE, RawPacket, SIGNATURE, armor, binary, packets};
 use super::Acceptance;
 use crate::clock::Timestamp;
@@ -84,16 +84,20 @@ impl Certificate {
     /// Accepts if `signature`, a detached signature in binary or armor, is one over `message` by
     /// a key of this certificate and all rules of this module hold.
     ///
-    /// Of up to four signature packets one has to stand.
+    /// Of up to four signature packets all have to be of an accepted form, and one has to stand.
     ///
     /// # Errors
     ///
     /// `Untrusted` with the rule that is broken; `Invalid` or `TooLarge` if it cannot be read.
     pub(crate) fn verify(&self, message: &[u8], signature: &[u8], acceptance: &Acceptance) -> Result<()> {
         let bytes = binary(signature, SIGNATURE)?;
+        // The form of all is checked before one is judged. sqv 1.1 panics on some forms even
+        // beside a good signature, and what it does not accept is not accepted here.
+        let signatures: Vec<(Signature, Facts)> =
+            packets(&bytes, SIGNATURE)?.iter().map(read_signature).collect::<Result<_>>()?;
         let mut refusal = None;
-        for packet in packets(&bytes, SIGNATURE)? {
-            match read_signature(&packet).and_then(|signature| self.judge(&signature, message, acceptance)) {
+        for (signature, facts) in &signatures {
+            match self.judge(signature, facts, message, acceptance) {
                 Ok(()) => return Ok(()),
                 Err(why) => refusal = refusal.or(Some(why)),
             }
@@ -101,33 +105,14 @@ impl Certificate {
         Err(refusal.unwrap_or_else(|| SIGNATURE.broken("it holds no packet")))
     }
 
-    fn judge(&self, signature: &Signature, message: &[u8], acceptance: &Acceptance) -> Result<()> {
-        let facts = policy::read(signature, "the OpenPGP signature")?;
-        match signature.typ() {
-            Some(SignatureType::Binary) => {}
-            Some(SignatureType::Text) => {
-                return Err(untrusted(
-                    "the OpenPGP signature is in text mode, which lets line ends change: \
-                     only binary signatures are accepted",
-                ));
-            }
-            other => {
-                return Err(untrusted(format!(
-                    "the OpenPGP signature is of type 0x{:02x}: only 0x00 (binary) is accepted",
-                    other.map_or(0xff, u8::from)
-                )));
-            }
-        }
-        if let Some(hash) = signature.hash_alg().filter(|hash| !is_allowed_hash(*hash)) {
-            return Err(untrusted(format!(
-                "the OpenPGP signature is over {hash}: accepted are SHA-256, SHA-384 and SHA-512"
-            )));
-        }
-
-        let issuer = facts
-            .issuer
-            .as_deref()
-            .ok_or_else(|| untrusted("the OpenPGP signature does not name the fingerprint of its key"))?;
+    fn judge(
+        &self,
+        signature: &Signature,
+        facts: &Facts,
+        message: &[u8],
+        acceptance: &Acceptance,
+    ) -> Result<()> {
+        let issuer = facts.issuer.as_deref().unwrap_or_default();
         let component = self.keys.component(issuer).ok_or_else(|| {
             untrusted(format!(
                 "the OpenPGP signature is by key {issuer}, which certificate {} does not have",
@@ -169,7 +154,8 @@ impl Certificate {
     }
 }
 
-fn read_signature(packet: &RawPacket<'_>) -> Result<Signature> {
+/// Reads one data signature and refuses every form but the accepted one.
+fn read_signature(packet: &RawPacket<'_>) -> Result<(Signature, Facts)> {
     if packet.tag != Tag::Signature {
         return Err(SIGNATURE.broken("a packet in it is not a signature"));
     }
@@ -178,7 +164,35 @@ fn read_signature(packet: &RawPacket<'_>) -> Result<Signature> {
     if !packet.is_canonical(&signature) {
         return Err(SIGNATURE.broken("it is not in the one form that signatures have"));
     }
-    Ok(signature)
+    let facts = policy::read(&signature, "the OpenPGP signature")?;
+    match signature.typ() {
+        Some(SignatureType::Binary) => {}
+        Some(SignatureType::Text) => {
+            return Err(untrusted(
+                "the OpenPGP signature is in text mode, which lets line ends change: \
+                 only binary signatures are accepted",
+            ));
+        }
+        other => {
+            return Err(untrusted(format!(
+                "the OpenPGP signature is of type 0x{:02x}: only 0x00 (binary) is accepted",
+                other.map_or(0xff, u8::from)
+            )));
+        }
+    }
+    match signature.hash_alg() {
+        Some(hash) if is_allowed_hash(hash) => {}
+        hash => {
+            let hash = hash.map_or_else(|| "no hash".to_owned(), |hash| hash.to_string());
+            return Err(untrusted(format!(
+                "the OpenPGP signature is over {hash}: accepted are SHA-256, SHA-384 and SHA-512"
+            )));
+        }
+    }
+    if facts.issuer.is_none() {
+        return Err(untrusted("the OpenPGP signature does not name the fingerprint of its key"));
+    }
+    Ok((signature, facts))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -70,7 +70,7 @@ fn unsafe_paths() {
     }
     assert!(with_paths("a", "zz").is_ok());
     assert_eq!(with_paths(&"a".repeat(256), "zz"), Err(ErrorKind::Invalid));
-    assert_eq!(with_paths(&["a/"; 64].concat().replace("a/", "a/"), "zz"), Err(ErrorKind::Invalid));
+    assert_eq!(with_paths(&["a"; 65].join("/"), "zz"), Err(ErrorKind::Invalid));
 }
 
 #[test]
@@ -136,7 +136,6 @@ fn subjects_and_items_differ() {
 #[test]
 fn digests_other_than_sha256_in_lower_case() {
     let digest = |change: fn(&mut Json)| changed(|json| change(&mut json["subject"][0]["digest"]));
-    let hex = "a".repeat(64);
     assert_eq!(digest(|digest| digest["sha256"] = "A".repeat(64).into()), Err(ErrorKind::Invalid));
     assert_eq!(digest(|digest| digest["sha256"] = "a".repeat(63).into()), Err(ErrorKind::Invalid));
     assert_eq!(
@@ -149,7 +148,6 @@ fn digests_other_than_sha256_in_lower_case() {
     );
     assert_eq!(digest(|digest| digest["sha512"] = "a".repeat(128).into()), Err(ErrorKind::Invalid));
     assert_eq!(digest(|digest| *digest = serde_json::json!([hex_of()])), Err(ErrorKind::Invalid));
-    assert_eq!(hex, hex_of());
     for (member, text) in [("sha1", "A".repeat(40)), ("sha1", "a".repeat(39)), ("md5", "g".repeat(32))] {
         let change = |json: &mut Json| json["predicate"]["items"][0][member] = text.clone().into();
         assert_eq!(changed(change), Err(ErrorKind::Invalid), "{member} {text}");
