@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Source;
 use super::edges::{AssignmentRecord, EdgeRecord};
 use super::record::{encode, key, prefix};
-use super::release::BundleRecord;
+use super::state::BundleRecord;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::distribute::{self, BundleOffer, Desired, Event, PlannedBlob};
