@@ -90,7 +90,8 @@ impl Add {
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
         if travels_in_the_clear(&edge.url) {
-            output.warn(&format!("the token for {} travels unencrypted: use https outside of tests", edge.url));
+            output
+                .warn(&format!("the token for {} travels unencrypted: use https outside of tests", edge.url));
         }
         source.set_edge(&edge, token.as_ref()).await?;
         if source.edge_token(&edge.name)?.is_none() {

@@ -1,6 +1,7 @@
 //! Bringing every edge to its desired state, each on its own, and keeping what it proved.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Source;
 use super::edges::{AssignmentRecord, EdgeRecord};
 use super::record::{encode, key, prefix};
-use super::release::BundleRecord;
+use super::state::BundleRecord;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::distribute::{self, BundleOffer, Desired, Event, PlannedBlob};
@@ -194,11 +195,10 @@ impl Source {
         let trust = if options.dry_run { Bytes::new() } else { self.trust().await? };
         let mut offers: BTreeMap<(BundleName, Version), BundleOffer> = BTreeMap::new();
         for record in edges.iter().filter_map(|edge| wanted.get(&edge.name)).flatten() {
-            let id = (record.name.clone(), record.version.clone());
-            if !offers.contains_key(&id) {
+            if let Entry::Vacant(vacant) = offers.entry((record.name.clone(), record.version.clone())) {
                 let envelope = self.envelope(&record.name, &record.version).await?;
-                let (name, version) = id.clone();
-                offers.insert(id, BundleOffer { name, version, digest: record.digest, envelope });
+                let (name, version) = vacant.key().clone();
+                vacant.insert(BundleOffer { name, version, digest: record.digest, envelope });
             }
         }
         let none = Vec::new();
