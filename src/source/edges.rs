@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::artifact::check_label;
+use super::Source;
+use super::check::check_label;
 use super::pattern::Pattern;
 use super::record::{ATTEMPTS, decode, encode, key, lost_race, prefix};
-use super::Source;
 use super::release::bundle_key;
 use crate::bundle::{Country, EdgeEntry, Statement};
 use crate::clock::Timestamp;
@@ -57,10 +57,9 @@ impl EdgeRecord {
     }
 
     fn check(&self) -> Result<()> {
-        let url: http::Uri = self
-            .url
-            .parse()
-            .map_err(|_| Error::invalid(format!("{:?} is not an address like https://edge.example:8443", self.url)))?;
+        let url: http::Uri = self.url.parse().map_err(|_| {
+            Error::invalid(format!("{:?} is not an address like https://edge.example:8443", self.url))
+        })?;
         let plain = matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
         let authority = url.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         if !plain || authority.contains('@') || url.query().is_some() {
@@ -143,12 +142,11 @@ impl Rule {
             && folded(&self.site, edge.site.as_deref())
             && folded(&self.city, edge.city.as_deref())
             && folded(&self.country, edge.country.as_ref().map(Country::as_str))
-            && self
-                .label
-                .as_ref()
-                .is_none_or(|pattern| edge.labels.iter().any(|(key, value)| {
-                    pattern.matches(key) || pattern.matches(&format!("{key}={value}"))
-                }))
+            && self.label.as_ref().is_none_or(|pattern| {
+                edge.labels
+                    .iter()
+                    .any(|(key, value)| pattern.matches(key) || pattern.matches(&format!("{key}={value}")))
+            })
     }
 }
 
@@ -175,7 +173,8 @@ impl Source {
     pub async fn set_edge(&self, edge: &EdgeRecord, token: Option<&Secret>) -> Result<()> {
         edge.check()?;
         if let Some(token) = token {
-            if token.expose_str().is_none_or(|text| text.is_empty() || text.chars().any(char::is_whitespace)) {
+            if token.expose_str().is_none_or(|text| text.is_empty() || text.chars().any(char::is_whitespace))
+            {
                 return Err(Error::invalid("an edge's token is one word of text"));
             }
             self.vault.put(&token_name(&edge.name), token)?;
@@ -286,12 +285,16 @@ impl Source {
     }
 
     /// The assignments of one version of a bundle.
-    pub async fn assignments_of(&self, bundle: &BundleName, version: &Version) -> Result<Vec<AssignmentRecord>> {
+    pub async fn assignments_of(
+        &self,
+        bundle: &BundleName,
+        version: &Version,
+    ) -> Result<Vec<AssignmentRecord>> {
         self.records.all(&prefix("assign", &[bundle.as_str(), version.as_str()])).await
     }
 }
 
-fn edge_key(name: &NodeName) -> Vec<u8> {
+pub(super) fn edge_key(name: &NodeName) -> Vec<u8> {
     key("edge", &[name.as_str()])
 }
 

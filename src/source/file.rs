@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::stream;
 
 use super::vault::create_private;
-use crate::blocking;
 use crate::blob::ByteStream;
+use crate::blocking;
 use crate::digest::to_hex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
@@ -23,7 +23,8 @@ const MAX_DEPTH: usize = 64;
 /// Opens a file for reading, and nothing but a file.
 pub(super) fn open(path: &Path) -> Result<File> {
     // Asked before opening: opening a pipe would wait for a writer.
-    let metadata = std::fs::metadata(path).map_err(|cause| Error::io(format!("reading {}", path.display()), cause))?;
+    let metadata =
+        std::fs::metadata(path).map_err(|cause| Error::io(format!("reading {}", path.display()), cause))?;
     if !metadata.is_file() {
         return Err(Error::invalid(format!("{} is not a regular file", path.display())));
     }
@@ -96,7 +97,8 @@ pub(super) fn walk(directory: &Path) -> Result<Walk> {
                 walk.bytes += entry.metadata().map_err(reading)?.len();
                 walk.files.push((relative, path));
             } else {
-                let why = if kind.is_symlink() { "it is a symbolic link" } else { "it is not a regular file" };
+                let why =
+                    if kind.is_symlink() { "it is a symbolic link" } else { "it is not a regular file" };
                 walk.skipped.push((path, why.to_owned()));
             }
         }
@@ -116,8 +118,8 @@ pub(super) struct Spool {
 impl Spool {
     pub(super) fn create(directory: &Path) -> Result<Spool> {
         let path = directory.join(format!("distedge-{}.spool", to_hex(Secret::random(12)?.expose())));
-        let file =
-            create_private(&path).map_err(|cause| Error::io(format!("creating {}", path.display()), cause))?;
+        let file = create_private(&path)
+            .map_err(|cause| Error::io(format!("creating {}", path.display()), cause))?;
         let path = std::fs::remove_file(&path).is_err().then_some(path);
         Ok(Spool { file, path })
     }

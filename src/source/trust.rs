@@ -9,7 +9,7 @@ use super::Source;
 use super::edges::EdgeRecord;
 use super::keys::Role;
 use super::record::{ATTEMPTS, decode, encode, key, lost_race};
-use super::release::BundleState;
+use super::state::BundleState;
 use crate::bundle::{Anchor, Assignment, TrustDocument, Withdrawal};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
@@ -75,7 +75,8 @@ impl Source {
             let content = Digest::of(&document.to_payload());
             if let (Some(last), Some(envelope)) = (&last, &envelope)
                 && last.content == content
-                && last.expires.as_unix() - now.as_unix() >= (last.expires.as_unix() - last.issued.as_unix()) / 3
+                && last.expires.as_unix() - now.as_unix()
+                    >= (last.expires.as_unix() - last.issued.as_unix()) / 3
             {
                 return Ok(envelope.clone());
             }

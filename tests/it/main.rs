@@ -4,8 +4,11 @@
 
 mod bundle;
 mod fuzz_replay;
+mod crash_process;
+mod edge_process;
 mod http;
 mod lane;
+mod process;
 mod source;
 mod store;
 mod support;

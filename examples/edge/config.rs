@@ -1,0 +1,296 @@
+//! What an edge is to be: one TOML file, changed by the environment and by flags.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use distedge::edge::EdgeOptions;
+use distedge::error::Result as EdgeResult;
+use distedge::key::{KeySet, PublicKey, TrustedKey};
+use distedge::name::{NodeName, RepositoryName, Tenant};
+use distedge::server::{Limits, ServerConfig};
+use tracing_subscriber::EnvFilter;
+
+use super::section::{Section, Source};
+
+/// Everything an edge is told.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) name: NodeName,
+    pub(crate) tenant: Tenant,
+    /// Where it keeps what it has; a file must name it, or a flag.
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) listen: SocketAddr,
+    pub(crate) hosts: Option<Vec<String>>,
+    /// Whether a repository that a bundle brings along is public.
+    pub(crate) public: bool,
+    pub(crate) repositories: Vec<(RepositoryName, bool)>,
+    /// Certificate chain and key.
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) limits: Limits,
+    pub(crate) roots: Option<KeySet>,
+    pub(crate) log: Log,
+    pub(crate) maintenance: Maintenance,
+}
+
+/// How it tells what it does.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) json: bool,
+    /// A directive as `tracing` reads it: `info`, or `warn,distedge=debug`.
+    pub(crate) level: String,
+}
+
+/// What it does by itself, and how often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Maintenance {
+    /// Keeping time and recording damage.
+    pub(crate) upkeep: Duration,
+    /// Removing blobs that no bundle needs; `None` for never.
+    pub(crate) garbage: Option<Duration>,
+    /// Reading every blob again; `None` for never.
+    pub(crate) scrub: Option<Duration>,
+}
+
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+impl Config {
+    /// The defaults.
+    pub(crate) fn new() -> EdgeResult<Config> {
+        Ok(Config {
+            name: NodeName::new("edge")?,
+            tenant: Tenant::new("default")?,
+            data: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            hosts: None,
+            public: false,
+            repositories: Vec::new(),
+            tls: None,
+            limits: Limits::default(),
+            roots: None,
+            log: Log { json: false, level: "info".into() },
+            maintenance: Maintenance {
+                upkeep: Duration::from_secs(60),
+                garbage: Some(Duration::from_secs(DAY)),
+                scrub: Some(Duration::from_secs(7 * DAY)),
+            },
+        })
+    }
+
+    /// The defaults, changed by the file `path`. Paths in the file are relative to its directory.
+    pub(crate) fn read(path: &Path) -> Result<Config, String> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| format!("the configuration {name} cannot be read: {cause}"))?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        Config::parse(Source { name: &name, text: &text }, base)
+    }
+
+    fn parse(source: Source<'_>, base: &Path) -> Result<Config, String> {
+        let mut config = Config::new().map_err(|error| error.to_string())?;
+        let mut file = source.section()?;
+        set(&mut config.name, file.take_as("name", parsed)?);
+        set(&mut config.tenant, file.take_as("tenant", parsed)?);
+        config.data = file.take("data")?.map(|data: PathBuf| base.join(data));
+        set(&mut config.listen, file.take_as("listen", |text: String| address(&text))?);
+        config.hosts = file.take_as("hosts", hosts)?;
+        set(&mut config.public, file.take("public")?);
+        let mut seen = BTreeSet::new();
+        for section in file.tables("repository")? {
+            config.repositories.push(repository(section, &mut seen)?);
+        }
+        config.tls = tls(file.table("tls")?, base)?;
+        config.limits = limits(file.table("limits")?)?;
+        config.roots = roots(file.table("trust")?)?;
+        config.log.read(file.table("log")?)?;
+        config.maintenance.read(file.table("maintenance")?)?;
+        file.finish()?;
+        Ok(config)
+    }
+
+    /// What the edge itself has to know.
+    pub(crate) fn edge(&self) -> EdgeResult<EdgeOptions> {
+        let mut options = EdgeOptions::new(self.name.clone())?;
+        options.tenant = self.tenant.clone();
+        options.repositories = self.repositories.clone();
+        options.public = self.public;
+        options.hosts = self.hosts.clone();
+        options.roots = self.roots.clone();
+        Ok(options)
+    }
+
+    /// What its sockets have to know.
+    pub(crate) fn server(&self) -> ServerConfig {
+        let config = ServerConfig::new(self.listen).with_limits(self.limits.clone());
+        match &self.tls {
+            Some((certificate, key)) => config.with_tls(certificate, key),
+            None => config,
+        }
+    }
+}
+
+impl Log {
+    fn read(&mut self, mut section: Section<'_>) -> Result<(), String> {
+        let json = section.take_as("format", |text: String| match text.as_str() {
+            "json" => Ok(true),
+            "text" => Ok(false),
+            _ => Err(format!("{text:?} is neither \"text\" nor \"json\"")),
+        })?;
+        set(&mut self.json, json);
+        set(&mut self.level, section.take_as("level", |text: String| level(&text))?);
+        section.finish()
+    }
+}
+
+impl Maintenance {
+    fn read(&mut self, mut section: Section<'_>) -> Result<(), String> {
+        let every = |unit: u64| {
+            move |count: u64| (count > 0).then(|| Duration::from_secs(count.saturating_mul(unit)))
+        };
+        let upkeep = number(&mut section, "upkeep_seconds", 1..=HOUR)?;
+        set(&mut self.upkeep, upkeep.map(Duration::from_secs));
+        set(&mut self.garbage, number(&mut section, "gc_hours", 0..=365 * 24)?.map(every(HOUR)));
+        set(&mut self.scrub, number(&mut section, "scrub_days", 0..=3650)?.map(every(DAY)));
+        section.finish()
+    }
+}
+
+/// An address to listen on.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "{text:?} is not an address to listen on: an IP address and a port, such as \"127.0.0.1:8080\""
+        )
+    })
+}
+
+/// What to log, as `tracing` reads it.
+pub(crate) fn level(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err(format!(
+            "{text:?} is not a log level: error, warn, info, debug, trace, or a list like \"warn,distedge=debug\""
+        )),
+    }
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+fn parsed<T: FromStr<Err: Display>>(text: String) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn hosts(names: Vec<String>) -> Result<Vec<String>, String> {
+    if names.is_empty() {
+        return Err(
+            "the list is empty, and no request would be answered; leave it out to answer to any name".into(),
+        );
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._[:]".contains(&byte);
+    match names.iter().find(|name| name.is_empty() || !name.bytes().all(allowed)) {
+        Some(bad) => Err(format!("{bad:?} is not a host name")),
+        None => Ok(names),
+    }
+}
+
+fn repository(
+    mut section: Section<'_>,
+    seen: &mut BTreeSet<RepositoryName>,
+) -> Result<(RepositoryName, bool), String> {
+    let fresh = |text: String| {
+        let name: RepositoryName = parsed(text)?;
+        if seen.insert(name.clone()) { Ok(name) } else { Err(format!("{name} is described twice")) }
+    };
+    let Some(name) = section.take_as("name", fresh)? else {
+        return Err(section.error("a [[repository]] needs a `name`"));
+    };
+    let public = section.take("public")?.unwrap_or(false);
+    section.finish()?;
+    Ok((name, public))
+}
+
+fn tls(mut section: Section<'_>, base: &Path) -> Result<Option<(PathBuf, PathBuf)>, String> {
+    let there = |path: PathBuf| {
+        let path = base.join(path);
+        match std::fs::File::open(&path) {
+            Ok(_) => Ok(path),
+            Err(cause) => Err(format!("{} cannot be read: {cause}", path.display())),
+        }
+    };
+    let pair = match (section.take_as("cert", there)?, section.take_as("key", there)?) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        _ => return Err(section.error("[tls] needs both `cert` and `key`")),
+    };
+    section.finish()?;
+    Ok(pair)
+}
+
+fn limits(mut section: Section<'_>) -> Result<Limits, String> {
+    let mut limits = Limits::default();
+    for (key, place) in [
+        ("header_seconds", &mut limits.header_timeout),
+        ("handshake_seconds", &mut limits.handshake_timeout),
+        ("idle_seconds", &mut limits.idle_timeout),
+        ("rate_grace_seconds", &mut limits.rate_grace),
+    ] {
+        set(place, number(&mut section, key, 1..=DAY)?.map(Duration::from_secs));
+    }
+    set(&mut limits.drain, number(&mut section, "drain_seconds", 0..=DAY)?.map(Duration::from_secs));
+    set(&mut limits.minimum_rate, number(&mut section, "minimum_rate", 0..=1 << 40)?);
+    set(&mut limits.header_bytes, number(&mut section, "header_bytes", 8192..=1 << 20)?);
+    set(&mut limits.headers, number(&mut section, "headers", 16..=10_000)?);
+    set(&mut limits.streams, number(&mut section, "streams", 1..=10_000)?);
+    let connections = 1..=1_000_000;
+    set(
+        &mut limits.connections_per_address,
+        number(&mut section, "connections_per_address", connections.clone())?,
+    );
+    limits.connections = number(&mut section, "connections", connections)?;
+    section.finish()?;
+    Ok(limits)
+}
+
+fn roots(mut section: Section<'_>) -> Result<Option<KeySet>, String> {
+    let keys = section.take_as("roots", |texts: Vec<String>| {
+        texts.iter().map(|text| PublicKey::parse(text).map_err(|error| error.to_string())).collect()
+    })?;
+    let threshold = section.take::<u32>("threshold")?;
+    let set = match (keys, threshold) {
+        (None, None) => None,
+        (None, Some(_)) => return Err(section.error("`trust.threshold` needs `trust.roots`")),
+        (Some(keys), threshold) => {
+            let keys: Vec<PublicKey> = keys;
+            // Each key stands for its own owner: the file knows no more of them.
+            let owner = |at: usize| format!("root {}", at + 1);
+            let keys = keys.into_iter().enumerate();
+            let keys = keys.map(|(at, key)| TrustedKey::new(key, &owner(at), &owner(at))).collect();
+            let bad = |error| section.error(format_args!("[trust]: {error}"));
+            Some(KeySet::new(threshold.unwrap_or(1), keys).map_err(bad)?)
+        }
+    };
+    section.finish()?;
+    Ok(set)
+}
+
+fn number<T: TryFrom<u64>>(
+    section: &mut Section<'_>,
+    key: &'static str,
+    range: RangeInclusive<u64>,
+) -> Result<Option<T>, String> {
+    section.take_as(key, |value: i64| {
+        let inside = u64::try_from(value).ok().filter(|value| range.contains(value));
+        inside.and_then(|value| T::try_from(value).ok()).ok_or_else(|| {
+            format!("{value} is out of range: {} to {} are possible", range.start(), range.end())
+        })
+    })
+}

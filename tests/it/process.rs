@@ -1,0 +1,213 @@
+//! The edge example as a process of its own, and a small HTTP client.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The edge example; `cargo test` builds it beside the tests.
+pub fn edge_binary() -> PathBuf {
+    let own = std::env::current_exe().expect("a test has a path");
+    let path = own.ancestors().nth(2).expect("target/<profile>/deps/it").join("examples").join("edge");
+    assert!(path.exists(), "{} is missing: run `cargo build --example edge` first", path.display());
+    path
+}
+
+/// The command of an edge, free of this machine's own settings.
+pub fn edge_command() -> Command {
+    let mut command = Command::new(edge_binary());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DISTEDGE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs the edge to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    edge_command().args(arguments).stdin(Stdio::null()).output().expect("the edge starts")
+}
+
+/// An edge that serves. It is killed when dropped.
+pub struct EdgeProcess {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    log: PathBuf,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it printed until it listened.
+    pub told: Vec<String>,
+}
+
+impl EdgeProcess {
+    /// Starts an edge on a free port; `log` takes its standard error.
+    pub fn start(data: &Path, log: &Path, arguments: &[&str]) -> EdgeProcess {
+        match EdgeProcess::try_start(data, log, arguments) {
+            Ok(edge) => edge,
+            Err(why) => panic!("the edge did not start: {why}"),
+        }
+    }
+
+    /// The same, or what it said to standard error.
+    pub fn try_start(data: &Path, log: &Path, arguments: &[&str]) -> Result<EdgeProcess, String> {
+        let mut edge = EdgeProcess::launch(data, log, arguments);
+        let before = edge.log().len();
+        loop {
+            let mut line = String::new();
+            if edge.output.read_line(&mut line).unwrap() == 0 {
+                let status = edge.child.wait().unwrap();
+                return Err(format!("{status}: {}", &edge.log()[before..]));
+            }
+            let address = line.strip_prefix("listening on ").and_then(|url| url.trim_end().split_once("://"));
+            let address = address.map(|(_, address)| address.parse().unwrap());
+            edge.told.push(line.trim_end().to_owned());
+            if let Some(address) = address {
+                edge.address = address;
+                return Ok(edge);
+            }
+        }
+    }
+
+    /// Starts an edge and does not wait until it listens.
+    pub fn launch(data: &Path, log: &Path, arguments: &[&str]) -> EdgeProcess {
+        let errors = File::options().create(true).append(true).open(log).unwrap();
+        let mut child = edge_command()
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .expect("the edge starts");
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        EdgeProcess { child, output, log: log.to_owned(), address, told: Vec::new() }
+    }
+
+    /// The control token, if this was the first start.
+    pub fn token(&self) -> Option<&str> {
+        self.told.iter().find_map(|line| line.strip_prefix("control token: "))
+    }
+
+    /// What it has written to standard error.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Freezes it.
+    pub fn freeze(&self) {
+        kill_process(self.pid(), Signal::STOP).unwrap();
+    }
+
+    /// Asks it to stop.
+    pub fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end, at most `limit`.
+    pub fn wait(mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the edge still runs after {limit:?}; it said:\n{}", self.log());
+    }
+
+    /// GET with an optional token.
+    pub fn get(&self, path: &str, token: Option<&str>) -> Reply {
+        call(self.address, "GET", path, token, b"").expect("the edge answers")
+    }
+}
+
+impl Drop for EdgeProcess {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An HTTP answer.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Reply {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let named =
+            |line: &&str| line.split(':').next().is_some_and(|found| found.eq_ignore_ascii_case(name));
+        self.head.lines().find(named).and_then(|line| line.split_once(':')).map(|(_, value)| value.trim())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+/// Writes the head of a request whose connection ends with the answer.
+pub fn request(address: SocketAddr, method: &str, path: &str, token: Option<&str>, length: usize) -> String {
+    let credentials = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n{credentials}\r\n"
+    )
+    .replace("content-length: 0\r\n", "")
+}
+
+/// One request, one connection.
+pub fn call(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: &[u8],
+) -> std::io::Result<Reply> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.write_all(request(address, method, path, token, body.len()).as_bytes())?;
+    stream.write_all(body)?;
+    reply(stream)
+}
+
+/// Reads an answer to its end.
+pub fn reply(mut stream: TcpStream) -> std::io::Result<Reply> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all)?;
+    let cut = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the answer is cut off");
+    let end = all.windows(4).position(|window| window == b"\r\n\r\n").ok_or_else(cut)?;
+    let head = String::from_utf8_lossy(&all[..end]).into_owned();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(cut)?;
+    let reply = Reply { status, head, body: all.split_off(end + 4) };
+    let length = reply.header("content-length").and_then(|length| length.parse::<usize>().ok());
+    match length {
+        Some(length) if length != reply.body.len() => Err(cut()),
+        _ => Ok(reply),
+    }
+}

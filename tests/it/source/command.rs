@@ -1,0 +1,180 @@
+//! The command-line program, run as a user runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The program beside this test, if the whole project was built (as `cargo test` does).
+fn program() -> Option<PathBuf> {
+    let test = std::env::current_exe().unwrap();
+    let program =
+        test.parent()?.parent()?.join("examples").join(format!("source{}", std::env::consts::EXE_SUFFIX));
+    program.is_file().then_some(program)
+}
+
+struct Session {
+    program: PathBuf,
+    directory: tempfile::TempDir,
+}
+
+impl Session {
+    fn new() -> Option<Session> {
+        let Some(program) = program() else {
+            eprintln!("skipped: the example `source` is not built; run `cargo test` without a target filter");
+            return None;
+        };
+        Some(Session { program, directory: tempfile::tempdir().unwrap() })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(args)
+            .current_dir(self.directory.path())
+            .env("DISTEDGE_SOURCE_DATA", self.path("data"))
+            .env_remove("DISTEDGE_EDGE_TOKEN")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn good(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let args: Vec<&str> = ["--json"].iter().chain(args).copied().collect();
+        serde_json::from_str(&self.good(&args)).unwrap()
+    }
+
+    /// The one sentence of a refusal.
+    fn refused(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.starts_with("error: ") && error.lines().count() == 1, "{args:?}: {error}");
+        error
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_release_from_files_to_a_verified_envelope() {
+    let Some(session) = Session::new() else { return };
+    assert!(session.refused(&["list"]).contains("holds no source"));
+    assert!(!session.path("data").exists(), "a mistyped path leaves nothing behind");
+    session.good(&["init", "--openpgp"]);
+    session.good(&["init"]);
+    std::fs::create_dir(session.path("dist")).unwrap();
+    std::fs::write(session.path("dist/app.bin"), "application").unwrap();
+    std::fs::write(session.path("dist/README"), "read me").unwrap();
+    let added =
+        session.json(&["add", "generic-local/app/1.0", "dist", "--label", "built", "--prop", "os=linux"]);
+    assert_eq!((added["added"].as_u64(), added["bytes"].as_u64()), (Some(2), Some(18)));
+    session.good(&["label", "generic-local/app/1.0/**", "--add", "RC1-Approved"]);
+    session.good(&["prop", "**/README", "--set", "os=any"]);
+    let selected = session.json(&["select", "--query", "label=RC1-Approved and prop.os=linux"]);
+    assert_eq!(selected[0]["path"], "app/1.0/app.bin");
+    assert!(session.good(&["list", "-l"]).contains("RC1-Approved,built"));
+
+    let create = ["bundle", "create", "app", "1.0", "--label", "RC1-Approved"];
+    let bundle = session.json(&create);
+    assert_eq!((bundle["state"].as_str(), bundle["seq"].as_u64()), (Some("draft"), Some(1)));
+    session.good(&["bundle", "sign", "app", "1.0", "--key", "release", "--key", "release-pgp"]);
+    assert!(session.good(&["bundle", "verify", "app", "1.0"]).contains("is good"));
+    assert!(session.good(&["bundle", "show", "app", "1.0"]).contains("generic-local/app/1.0/README"));
+    session.good(&["bundle", "export", "app", "1.0", "-o", "app.dsse"]);
+    let envelope = std::fs::read(session.path("app.dsse")).unwrap();
+    assert_eq!(distedge::bundle::Envelope::parse(&envelope).unwrap().signatures.len(), 2);
+    assert!(session.run(&["bundle", "export", "app", "1.0", "--pae"]).stdout.starts_with(b"DSSEv1 "));
+
+    std::fs::write(session.path("dist/app.bin"), "tampered").unwrap();
+    assert!(session.refused(&["add", "generic-local/app/1.0", "dist"]).contains("other content"));
+    assert!(session.refused(&["remove", "**"]).contains("is in the bundle app 1.0"));
+    assert!(session.good(&["trust", "show"]).contains("Trust document 1 of tenant default"));
+    assert!(session.good(&["key", "export", "release"]).starts_with("-----BEGIN PUBLIC KEY-----"));
+    assert_eq!(session.json(&["status"]), Value::Array(Vec::new()));
+}
+
+#[cfg(unix)]
+#[test]
+fn secrets_are_for_their_owner_alone() {
+    let Some(session) = Session::new() else { return };
+    session.good(&["init"]);
+    std::fs::write(session.path("token"), "eut1_very-secret\n").unwrap();
+    session.good(&["edge", "add", "e1", "https://e1.example", "--token-file", "token"]);
+    assert_eq!(mode(&session.path("data/keys")), 0o700);
+    let mut files = 0;
+    for entry in std::fs::read_dir(session.path("data/keys")).unwrap() {
+        assert_eq!(mode(&entry.unwrap().path()), 0o600);
+        files += 1;
+    }
+    assert_eq!(files, 3, "two keys and a token");
+    let metadata = std::fs::read(session.path("data/meta.redb")).unwrap();
+    assert!(!metadata.windows(11).any(|window| window == b"very-secret"));
+    for args in [&["edge", "list"][..], &["status"], &["--json", "status", "e1"], &["edge", "add", "--help"]]
+    {
+        let mut command = session.command(args);
+        let output = command.env("DISTEDGE_EDGE_TOKEN", "eut1_very-secret").output().unwrap();
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("very-secret"), "{args:?}");
+    }
+    let output = session.run(&["edge", "add", "e2", "https://e2.example", "--token", "eut1_x"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("warning: a token on the command line"));
+    assert!(session.refused(&["edge", "add", "e3", "https://u:p@e3.example"]).contains("nothing secret"));
+}
+
+#[test]
+fn an_unreachable_edge_is_told_and_costs_the_exit_code() {
+    let Some(session) = Session::new() else { return };
+    session.good(&["init"]);
+    std::fs::write(session.path("x"), "1").unwrap();
+    session.good(&["add", "files", "x"]);
+    session.good(&["bundle", "create", "app", "1.0", "**", "--sign"]);
+    // Nothing listens on the discard port of this machine.
+    std::fs::write(session.path("token"), "eut1_t").unwrap();
+    session.good(&["edge", "add", "e1", "http://127.0.0.1:9", "--token-file", "token", "--country", "CA"]);
+    session.good(&["distribute", "app", "1.0", "--country", "c*", "--later"]);
+    let output = session.run(&["--json", "sync"]);
+    assert_eq!(output.status.code(), Some(1));
+    let outcomes: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(outcomes[0]["drift"], 2);
+    assert!(outcomes[0]["error"].is_string());
+    let status = session.json(&["status"]);
+    assert_eq!((status[0]["drift"].as_u64(), status[0]["desired"].as_u64()), (Some(2), Some(1)));
+    assert!(status[0]["contact"]["error"].is_string());
+    assert!(session.refused(&["distribute", "app", "1.0", "--edge", "z*"]).contains("no edge matches"));
+}
+
+#[test]
+fn a_command_that_cannot_be_understood_is_exit_code_2() {
+    let Some(session) = Session::new() else { return };
+    for args in [
+        &["frobnicate"][..],
+        &[],
+        &["list", "--query", "size>>5"],
+        &["bundle", "create", "a b", "1.0"],
+        &["sync", "--watch", "0"],
+        &["edge", "add", "e1", "https://e1", "--country", "Canada"],
+    ] {
+        let output = session.run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+    let output = session.run(&["list", "--query", "repo=a and"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("at character 11"));
+}
