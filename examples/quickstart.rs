@@ -23,10 +23,10 @@ use distedge::name::{ArtifactPath, BundleName, NodeName, RepositoryName, Tenant,
 use distedge::secret::Secret;
 use distedge::server::{Server, ServerConfig};
 use distedge::source::{
-    AddOptions, ConvergeOptions, Dial, EdgeRecord, NewAlias, NewBundle, NewKey, Pattern, Role, Selection,
+    AddOptions, ConvergeOptions, EdgeRecord, HttpDial, NewAlias, NewBundle, NewKey, Pattern, Role, Selection,
     Source,
 };
-use distedge::transport::{Call, HttpTransport, Transport, Verb};
+use distedge::transport::{Call, HttpTransport, Transport as _, Verb};
 
 /// Shows the main job of distedge, from files to verified downloads.
 #[derive(Debug, Parser)]
@@ -45,19 +45,6 @@ struct Running {
     token: Secret,
     stop: tokio::sync::oneshot::Sender<()>,
     task: tokio::task::JoinHandle<Result<()>>,
-}
-
-#[derive(Debug)]
-struct Http;
-
-impl Dial for Http {
-    fn dial(&self, edge: &EdgeRecord, token: Option<Secret>) -> Result<Arc<dyn Transport>> {
-        let mut builder = HttpTransport::builder(&edge.url);
-        if let Some(token) = token {
-            builder = builder.with_token(token);
-        }
-        Ok(Arc::new(builder.build()?))
-    }
 }
 
 #[tokio::main]
@@ -211,7 +198,7 @@ async fn distribute(source: &Source, name: &BundleName, version: &Version, edges
             );
         }
     });
-    for outcome in source.converge(&Http, &ConvergeOptions::default(), &progress).await? {
+    for outcome in source.converge(&HttpDial, &ConvergeOptions::default(), &progress).await? {
         if let Some(error) = outcome.error {
             return Err(error.context(outcome.edge));
         }

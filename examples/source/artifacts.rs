@@ -24,6 +24,10 @@ pub(crate) struct Choice {
     #[arg(long, value_name = "LABEL")]
     label: Vec<String>,
     /// Only artifacts for which this holds, like 'prop.os=linux and not size>1GiB'.
+    ///
+    /// Fields: repo, path, name, label, digest, sha256, size, added, media, prop.KEY. Operators: = and
+    /// != (equal), ~ and !~ (pattern), < <= > >= (size and added). Join with and, or, not and
+    /// parentheses; quote values that hold spaces.
     #[arg(long, short, value_name = "QUERY")]
     query: Option<Query>,
 }

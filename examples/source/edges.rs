@@ -89,6 +89,10 @@ impl Add {
             .map(|label| label.split_once('=').unwrap_or((label, "true")))
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
+        if travels_in_the_clear(&edge.url) {
+            output
+                .warn(&format!("the token for {} travels unencrypted: use https outside of tests", edge.url));
+        }
         source.set_edge(&edge, token.as_ref()).await?;
         if source.edge_token(&edge.name)?.is_none() {
             output.warn(&format!("the edge {} has no token yet, and will not let this source in", edge.name));
@@ -146,6 +150,12 @@ fn row(edge: &EdgeRecord) -> Vec<String> {
         edge.country.as_ref().map(ToString::to_string).unwrap_or_default(),
         labels.join(","),
     ]
+}
+
+fn travels_in_the_clear(url: &str) -> bool {
+    let Ok(url) = url.parse::<http::Uri>() else { return false };
+    let host = url.host().unwrap_or_default();
+    url.scheme_str() == Some("http") && host != "localhost" && host != "[::1]" && !host.starts_with("127.")
 }
 
 #[cold]

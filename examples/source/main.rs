@@ -10,11 +10,12 @@ mod keys;
 mod output;
 mod sync;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use distedge::error::Result;
+use distedge::error::{ErrorKind, Result};
 use distedge::key::Algorithm;
 use distedge::name::Tenant;
 use distedge::source::{NewKey, Role, Source};
@@ -24,7 +25,7 @@ use output::Output;
 
 /// Bundle, sign and distribute releases to distedge edges.
 #[derive(Parser)]
-#[command(name = "source", version, about, max_term_width = 110)]
+#[command(name = "source", version, max_term_width = 110)]
 struct Cli {
     /// The data directory.
     #[arg(
@@ -120,7 +121,12 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
     if let Command::Init(init) = &cli.command {
         return set_up(cli, init, output).await;
     }
-    let source = Source::open(&cli.data).await?;
+    if let Command::Sync(sync) = &cli.command
+        && let Some(seconds) = sync.watch
+    {
+        return sync.watch(&cli.data, seconds, output).await;
+    }
+    let source = open(&cli.data, output).await?;
     match &cli.command {
         Command::Init(_) => {}
         Command::Add(add) => add.run(&source, output).await?,
@@ -138,6 +144,24 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
         Command::Trust(trust) => trust.run(&source, output).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the source, and waits a while for another command that has it open.
+async fn open(data: &Path, output: &Output) -> Result<Source> {
+    const PAUSE: Duration = Duration::from_millis(200);
+    const TURNS: u32 = 150;
+    for turn in 0..TURNS {
+        match Source::open(data).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                if turn == 5 {
+                    output.note("Waiting for another command that works on this source…");
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            opened => return opened,
+        }
+    }
+    Source::open(data).await
 }
 
 async fn set_up(cli: &Cli, init: &Init, output: &Output) -> Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! `distribute`, `sync`, `status`, `trust`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -142,39 +142,52 @@ pub(crate) struct Sync {
     /// List what would be sent, and change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Do it again every so many seconds, until interrupted.
+    /// Do it again every so many seconds, until interrupted. Other commands run in between.
     #[arg(long, value_name = "SECONDS", conflicts_with = "dry_run", value_parser = clap::value_parser!(u64).range(1..))]
-    watch: Option<u64>,
+    pub(crate) watch: Option<u64>,
     #[command(flatten)]
     pace: Pace,
 }
 
 impl Sync {
     pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
-        let options = ConvergeOptions {
-            edges: (!self.edge.is_empty()).then(|| self.edge.iter().cloned().collect()),
-            parallel: self.pace.parallel,
-            uploads: self.pace.uploads,
-            dry_run: self.dry_run,
+        converge(source, output, &self.options()).await
+    }
+
+    /// Converges again and again. The source is open only while there is work, so that other
+    /// commands get their turn.
+    pub(crate) async fn watch(&self, data: &Path, seconds: u64, output: &Output) -> Result<ExitCode> {
+        let options = self.options();
+        let round = async || -> Result<ExitCode> {
+            let source = crate::open(data, output).await?;
+            converge(&source, output, &options).await
         };
-        let Some(seconds) = self.watch else {
-            return converge(source, output, &options).await;
-        };
-        let work = async {
+        // A directory without a source is told at once, not every round.
+        round().await?;
+        let rounds = async {
             loop {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
                 // An edge that fails is told of in the report, and tried again in the next round.
-                if let Err(error) = converge(source, output, &options).await {
+                if let Err(error) = round().await {
                     output.error(&error);
                 }
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
             }
         };
         tokio::select! {
-            () = work => Ok(ExitCode::SUCCESS),
+            () = rounds => Ok(ExitCode::SUCCESS),
             result = tokio::signal::ctrl_c() => {
                 result.map_err(|cause| Error::io("waiting for an interrupt", cause))?;
                 Ok(ExitCode::SUCCESS)
             }
+        }
+    }
+
+    fn options(&self) -> ConvergeOptions {
+        ConvergeOptions {
+            edges: (!self.edge.is_empty()).then(|| self.edge.iter().cloned().collect()),
+            parallel: self.pace.parallel,
+            uploads: self.pace.uploads,
+            dry_run: self.dry_run,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A blob store in a directory.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -90,11 +91,15 @@ impl<V: Vfs> FsBlobStore<V> {
             make_dir(&vfs, &dir).map_err(|cause| not_writable(&root, cause))?;
         }
         make_dir(&vfs, &root.join("quarantine")).map_err(|cause| not_writable(&root, cause))?;
+        let there: HashSet<_> =
+            vfs.list(&blobs).map_err(|cause| doing("listing", &blobs, cause))?.into_iter().collect();
         for shard in 0..=u8::MAX {
-            let dir = blobs.join(crate::digest::to_hex(&[shard]));
-            let made = make_dir(&vfs, &dir).map_err(|cause| not_writable(&root, cause))?;
-            if !made {
+            let name = crate::digest::to_hex(&[shard]);
+            let dir = blobs.join(&name);
+            if there.contains(OsStr::new(&name)) {
                 sync_dir(&vfs, &dir)?;
+            } else {
+                make_dir(&vfs, &dir).map_err(|cause| not_writable(&root, cause))?;
             }
         }
         for dir in [&blobs, &root.join("blobs"), &root] {

@@ -60,10 +60,11 @@ impl Envelope {
     /// # Errors
     /// [`ErrorKind::TooLarge`] over a limit, [`ErrorKind::Invalid`] for everything else.
     pub fn parse(bytes: &[u8]) -> Result<Envelope> {
-        Envelope::parse_within(bytes, limits::ENVELOPE)
+        Envelope::parse_within(bytes, limits::ENVELOPE).map(|(envelope, _)| envelope)
     }
 
-    pub(crate) fn parse_within(bytes: &[u8], most: usize) -> Result<Envelope> {
+    /// Reads an envelope of at most `most` bytes; gives its [`pae`](Envelope::pae) with it.
+    pub(crate) fn parse_within(bytes: &[u8], most: usize) -> Result<(Envelope, Bytes)> {
         if bytes.len() > most {
             return Err(too_large(format!(
                 "the envelope has {} bytes, at most {most} are allowed",
@@ -96,9 +97,16 @@ impl Envelope {
                 .ok_or_else(|| Error::invalid(format!("signature {at} is not canonical base64")))?;
             signatures.push(Signature { keyid: signature.keyid.clone().into_owned(), sig });
         }
-        let payload = decode(&wire.payload)
-            .ok_or_else(|| Error::invalid("the envelope: \"payload\" is not canonical base64"))?;
-        Ok(Envelope { payload_type: wire.payload_type.into_owned(), payload: payload.into(), signatures })
+        // The payload is decoded behind the head of its pre-authentication encoding: what is
+        // verified and what is read are the same bytes in memory.
+        let head = pae_head(&wire.payload_type, decoded_length(&wire.payload));
+        let message = Bytes::from(
+            decode_behind(head.clone().into_bytes(), &wire.payload)
+                .ok_or_else(|| Error::invalid("the envelope: \"payload\" is not canonical base64"))?,
+        );
+        let payload = message.slice(head.len()..);
+        let payload_type = wire.payload_type.into_owned();
+        Ok((Envelope { payload_type, payload, signatures }, message))
     }
 
     /// Signs `payload` with every one of `signers`.
@@ -189,23 +197,41 @@ impl Envelope {
 ///
 /// `PAE(type, body) = "DSSEv1" + SP + LEN(type) + SP + type + SP + LEN(body) + SP + body`
 pub fn pae(payload_type: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), body.len());
+    let head = pae_head(payload_type, body.len());
     let mut out = Vec::with_capacity(head.len() + body.len());
     out.extend_from_slice(head.as_bytes());
     out.extend_from_slice(body);
     out
 }
 
+fn pae_head(payload_type: &str, length: usize) -> String {
+    format!("DSSEv1 {} {payload_type} {length} ", payload_type.len())
+}
+
 /// Decodes base64 in either alphabet, not a mix, with all padding or none, unused bits zero.
 fn decode(text: &str) -> Option<Vec<u8>> {
-    let standard = text.bytes().any(|byte| byte == b'+' || byte == b'/');
-    let engine: &GeneralPurpose = match (standard, text.ends_with('=')) {
+    decode_behind(Vec::new(), text)
+}
+
+/// As [`decode`], appended to `out`.
+fn decode_behind(mut out: Vec<u8>, text: &str) -> Option<Vec<u8>> {
+    let standard =
+        |block: &[u8]| block.iter().fold(false, |found, byte| found | (*byte == b'+') | (*byte == b'/'));
+    let engine: &GeneralPurpose = match (text.as_bytes().chunks(256).any(standard), text.ends_with('=')) {
         (true, true) => &STANDARD,
         (true, false) => &STANDARD_NO_PAD,
         (false, true) => &URL_SAFE,
         (false, false) => &URL_SAFE_NO_PAD,
     };
-    engine.decode(text).ok()
+    out.reserve_exact(text.len() / 4 * 3 + 3);
+    engine.decode_vec(text, &mut out).ok()?;
+    Some(out)
+}
+
+/// How many bytes the base64 `text` stands for.
+fn decoded_length(text: &str) -> usize {
+    let digits = text.trim_end_matches('=').len();
+    digits / 4 * 3 + (digits % 4).saturating_sub(1)
 }
 
 fn push_string(out: &mut String, text: &str) {
@@ -251,6 +277,7 @@ mod tests {
             ("QQ==", b"A"),
         ] {
             assert_eq!(decode(text).as_deref(), Some(bytes), "{text}");
+            assert_eq!(decoded_length(text), bytes.len(), "{text}");
         }
         for bad in ["QR==", "QR", "Q", "QQ=", "QQ===", "=", "+_8=", "QQ==QQ==", "Q Q=", "QQ\n==", " QQ", "é"]
         {
@@ -266,6 +293,8 @@ mod tests {
         let read = read.unwrap();
         assert_eq!((read.payload.as_ref(), read.signatures[0].keyid.as_str()), (&b"A"[..], ""));
         assert_eq!(Envelope::parse(&read.to_json()).unwrap(), read);
+        let (again, message) = Envelope::parse_within(&read.to_json(), 1024).unwrap();
+        assert_eq!(message, again.pae());
     }
 
     #[test]

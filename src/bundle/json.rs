@@ -174,6 +174,15 @@ impl<'de> Reader<'de> {
         let mut escaped = false;
         self.at += 1;
         loop {
+            // Long strings are passed in blocks, which the compiler turns into vector code.
+            while let Some(block) = self.bytes[self.at..].first_chunk::<32>() {
+                let stops =
+                    |stop: bool, byte: &u8| stop | (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+                if block.iter().fold(false, stops) {
+                    break;
+                }
+                self.at += block.len();
+            }
             let rest = &self.bytes[self.at..];
             let Some(stop) = rest.iter().position(|byte| STOP[usize::from(*byte)]) else {
                 return Err(fault("a string does not end"));

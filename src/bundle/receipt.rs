@@ -54,12 +54,12 @@ impl Receipt {
     /// [`ErrorKind::Untrusted`](crate::error::ErrorKind::Untrusted) if `key` did not sign it;
     /// `TooLarge`, `Unsupported` and `Invalid` for the form.
     pub fn verify(envelope: &[u8], key: &PublicKey, now: Timestamp) -> Result<Receipt> {
-        let envelope = Envelope::parse_within(envelope, limits::RECEIPT)?;
+        let (envelope, message) = Envelope::parse_within(envelope, limits::RECEIPT)?;
         envelope.expect_type(RECEIPT_PAYLOAD)?;
         let [signature] = envelope.signatures.as_slice() else {
             return Err(Error::invalid("a receipt has exactly one signature"));
         };
-        key.verify(&envelope.pae(), &signature.sig, &Acceptance::at(now))
+        key.verify(&message, &signature.sig, &Acceptance::at(now))
             .map_err(|error| error.context("the receipt"))?;
         let receipt: Receipt = json::parse("the receipt", &envelope.payload)?;
         if receipt.seq == 0 {

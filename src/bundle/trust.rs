@@ -134,7 +134,7 @@ impl TrustDocument {
     /// Reads the document in an envelope without looking at its signatures: for the one that
     /// made it, and for showing. Never for deciding.
     pub fn parse_unverified(envelope: &[u8]) -> Result<TrustDocument> {
-        let envelope = Envelope::parse_within(envelope, limits::TRUST_DOCUMENT)?;
+        let (envelope, _) = Envelope::parse_within(envelope, limits::TRUST_DOCUMENT)?;
         envelope.expect_type(TRUST_PAYLOAD)?;
         TrustDocument::parse(&envelope.payload)
     }
@@ -156,9 +156,8 @@ impl TrustDocument {
     ) -> Result<TrustDocument> {
         // TUF 1.0 section 5.3.3-4: at most a fixed number of bytes; signed by a threshold of the
         // keys of the trusted root and by a threshold of the keys of the new one.
-        let envelope = Envelope::parse_within(envelope, limits::TRUST_DOCUMENT)?;
+        let (envelope, message) = Envelope::parse_within(envelope, limits::TRUST_DOCUMENT)?;
         envelope.expect_type(TRUST_PAYLOAD)?;
-        let message = envelope.pae();
         let old = match anchor {
             Anchor::Pinned(root) => root,
             Anchor::Current(current) => &current.root,

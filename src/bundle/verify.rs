@@ -2,6 +2,7 @@
 //! and time.
 
 use crate::bundle::dsse::Envelope;
+use crate::bundle::limits;
 use crate::bundle::statement::{STATEMENT_PAYLOAD, Statement};
 use crate::bundle::trust::TrustDocument;
 use crate::clock::Timestamp;
@@ -59,18 +60,15 @@ impl VerifiedBundle {
 pub fn verify(envelope: &[u8], trust: &TrustDocument, now: Timestamp) -> Result<VerifiedBundle> {
     // 4. Parse the envelope strictly (duplicate payload, payloadType, signatures refused);
     //    payloadType compared byte for byte; base64 or base64url, canonical.
-    let envelope = Envelope::parse(envelope)?;
-    envelope.expect_type(STATEMENT_PAYLOAD)?;
-
     // 5. Build PAE once over the decoded bytes.
-    let message = envelope.pae();
+    let (envelope, message) = Envelope::parse_within(envelope, limits::ENVELOPE)?;
+    envelope.expect_type(STATEMENT_PAYLOAD)?;
 
     // 6. For each signature try the keys of the release role of this tenant.
     // 7. Count distinct owners, not key ids.
     // 8. Fewer than the threshold: reject. Only now parse the payload.
     let signers: Vec<TrustedKey> =
         envelope.verify_message(&message, &trust.release, now)?.into_iter().cloned().collect();
-    drop(message);
 
     // 9. Statement: _type, predicateType, unknown members, subjects and items one to one and
     //    sorted by bytes, digests sha256 only, names by the path rules, no two equal after NFC

@@ -15,8 +15,9 @@ use crate::blob::{Blob, ByteStream, Payload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::range::ByteRange;
 
-/// Most bytes read from a file at once: what one slow client may hold in memory.
-const PIECE: u64 = 64 * 1024;
+/// Most bytes given at once: what one slow client may hold in memory, and how finely its progress
+/// is seen.
+const PIECE: usize = 64 * 1024;
 
 /// The bytes of a request or a response.
 ///
@@ -271,7 +272,7 @@ impl Part {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         match self {
             Part::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Part::Bytes(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
+            Part::Bytes(bytes) => Poll::Ready(Some(Ok(bytes.split_to(bytes.len().min(PIECE))))),
             Part::File { at, end, .. } if at == end => Poll::Ready(None),
             Part::File { file, at, end } => Poll::Ready(Some(read_piece(file, at, *end))),
             Part::Stream { remaining: 0, .. } => Poll::Ready(None),
@@ -321,7 +322,7 @@ where
 }
 
 fn read_piece(file: &File, at: &mut u64, end: u64) -> Result<Bytes> {
-    let mut piece = vec![0; (end - *at).min(PIECE) as usize];
+    let mut piece = vec![0; (end - *at).min(PIECE as u64) as usize];
     let mut filled = 0;
     while filled < piece.len() {
         match read_at(file, &mut piece[filled..], *at + filled as u64) {

@@ -20,7 +20,7 @@ use crate::range::ByteRange;
 /// Up to this size an unknown blob is hashed before its first byte is sent.
 const HASH_FIRST: u64 = 8 * 1024 * 1024;
 /// Up to this size the very bytes that were hashed are kept in memory and sent.
-const IN_MEMORY: u64 = 1024 * 1024;
+const IN_MEMORY: u64 = 256 * 1024;
 /// How many blobs are remembered.
 const REMEMBERED: usize = 64 * 1024;
 /// How often a blob that changes while it is hashed is tried again.

@@ -14,11 +14,14 @@ const MAX_DETAIL: usize = 512;
 
 /// A refusal: a status, a stable kind, and a sentence that is safe to show to anyone.
 #[derive(Clone)]
-pub struct Problem {
+pub struct Problem(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
     status: StatusCode,
     kind: &'static str,
     detail: String,
-    headers: Box<HeaderMap>,
+    headers: HeaderMap,
 }
 
 /// In which shape a [`Problem`] is told.
@@ -35,7 +38,8 @@ pub enum Shape {
 impl Problem {
     /// A refusal with `status`, the last part of its `type` URN, and a sentence.
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Problem {
-        Problem { status, kind, detail: presentable(&detail.into()), headers: Box::default() }
+        let detail = presentable(&detail.into());
+        Problem(Box::new(Inner { status, kind, detail, headers: HeaderMap::new() }))
     }
 
     /// The refusal that tells of `error`. What went wrong inside the edge is not for clients: the
@@ -60,7 +64,7 @@ impl Problem {
     /// that name is replaced.
     #[must_use]
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Problem {
-        self.headers.insert(name, value);
+        self.0.headers.insert(name, value);
         self
     }
 
@@ -73,46 +77,46 @@ impl Problem {
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The last part of the `type` URN.
     pub fn kind(&self) -> &'static str {
-        self.kind
+        self.0.kind
     }
 
     /// The sentence.
     pub fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 
     /// The answer; to a `HEAD` request it has no body.
     pub fn response(&self, head: bool, shape: Shape) -> Response<Body> {
-        let title = self.status.canonical_reason().unwrap_or("Error");
+        let title = self.0.status.canonical_reason().unwrap_or("Error");
         let (media_type, document) = match shape {
             Shape::Problem => (
                 "application/problem+json",
                 json!({
-                    "type": format!("urn:distedge:problem:{}", self.kind),
+                    "type": format!("urn:distedge:problem:{}", self.0.kind),
                     "title": title,
-                    "status": self.status.as_u16(),
-                    "detail": self.detail,
+                    "status": self.0.status.as_u16(),
+                    "detail": self.0.detail,
                 }),
             ),
             Shape::Artifactory => (
                 "application/json",
-                json!({ "errors": [{ "status": self.status.as_u16(), "message": self.detail }] }),
+                json!({ "errors": [{ "status": self.0.status.as_u16(), "message": self.0.detail }] }),
             ),
         };
         let text = document.to_string();
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.0.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.extend((*self.headers).clone());
+        headers.extend(self.0.headers.clone());
         if !head {
             *response.body_mut() = Body::from(text);
         }
@@ -133,13 +137,13 @@ impl From<Error> for Problem {
 
 impl fmt::Debug for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Problem({} {}: {})", self.status.as_u16(), self.kind, self.detail)
+        write!(f, "Problem({} {}: {})", self.0.status.as_u16(), self.0.kind, self.0.detail)
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
+        f.write_str(&self.0.detail)
     }
 }
 

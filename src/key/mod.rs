@@ -334,7 +334,7 @@ pub trait Signer: fmt::Debug + Send + Sync {
 pub struct SigningKey(Pair);
 
 enum Pair {
-    Ed25519(ed25519::Pair),
+    Ed25519(Box<ed25519::Pair>),
     #[cfg(feature = "openpgp")]
     OpenPgp(Box<openpgp::SecretCertificate>),
 }
@@ -344,7 +344,9 @@ impl SigningKey {
     /// Ed25519 key carries none.
     pub fn generate(algorithm: Algorithm, user_id: &str, now: Timestamp) -> Result<SigningKey> {
         match algorithm {
-            Algorithm::Ed25519 => ed25519::Pair::generate().map(|pair| SigningKey(Pair::Ed25519(pair))),
+            Algorithm::Ed25519 => {
+                ed25519::Pair::generate().map(|pair| SigningKey(Pair::Ed25519(Box::new(pair))))
+            }
             Algorithm::OpenPgp => generate_openpgp(user_id, now),
         }
     }
@@ -354,7 +356,7 @@ impl SigningKey {
     pub fn from_secret(secret: &Secret) -> Result<SigningKey> {
         let text = secret.expose_str().unwrap_or_default().trim_start();
         if text.starts_with("-----BEGIN PRIVATE KEY-----") {
-            return ed25519::Pair::from_pem(text).map(|pair| SigningKey(Pair::Ed25519(pair)));
+            return ed25519::Pair::from_pem(text).map(|pair| SigningKey(Pair::Ed25519(Box::new(pair))));
         }
         if text.starts_with("-----BEGIN PGP ") {
             return secret_openpgp(secret);

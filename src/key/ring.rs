@@ -32,16 +32,15 @@ impl KeyPair {
     /// # Errors
     /// [`ErrorKind::Conflict`] with the reason it may not.
     pub fn usable(&self, now: Timestamp) -> Result<()> {
-        if let Some(revocation) = &self.revocation {
-            if revocation.compromised || revocation.at <= now {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!(
-                        "the key {:?} is revoked since {} ({}) and signs nothing",
-                        self.alias, revocation.at, revocation.reason
-                    ),
-                ));
-            }
+        let revoked = self.revocation.as_ref().filter(|one| one.compromised || one.at <= now);
+        if let Some(revocation) = revoked {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "the key {:?} is revoked since {} ({}) and signs nothing",
+                    self.alias, revocation.at, revocation.reason
+                ),
+            ));
         }
         if now < self.window.from {
             return Err(Error::new(
@@ -179,13 +178,13 @@ impl KeyRing {
     /// the one there is.
     pub fn revoke(&mut self, alias: &str, revocation: Revocation) -> Result<()> {
         let pair = self.pair_mut(alias)?;
-        if let Some(old) = &pair.revocation {
-            if (old.compromised && !revocation.compromised) || revocation.at > old.at {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!("the key {alias:?} is revoked since {} already, and that stays", old.at),
-                ));
-            }
+        let looser =
+            |old: &&Revocation| (old.compromised && !revocation.compromised) || revocation.at > old.at;
+        if let Some(old) = pair.revocation.as_ref().filter(looser) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("the key {alias:?} is revoked since {} already, and that stays", old.at),
+            ));
         }
         pair.revocation = Some(revocation);
         pair.default = false;

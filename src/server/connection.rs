@@ -79,6 +79,7 @@ impl<H: Handler> Task<H> {
             handler: self.handler,
             peer: self.peer,
             meter: Arc::clone(&meter),
+            http2,
             rate: Rate { bytes: limits.minimum_rate, grace: limits.rate_grace },
         };
         let watch = Watch::new(meter, http2);
@@ -147,7 +148,7 @@ async fn watched<C>(
                 if leaving.is_some_and(|until| now >= until) {
                     return;
                 }
-                match watch.look(limits, now, || unacknowledged(ends)) {
+                match watch.look(limits, now, || unacknowledged(ends, limits.rate_grace / 20)) {
                     None => {}
                     Some(Verdict::Idle) if leaving.is_none() => {
                         leaving = Some(now + Duration::from_secs(2));
@@ -169,6 +170,7 @@ struct Requests<H> {
     handler: H,
     peer: SocketAddr,
     meter: Arc<Meter>,
+    http2: bool,
     rate: Rate,
 }
 
@@ -179,7 +181,7 @@ impl<H: Handler> Service<Request<Incoming>> for Requests<H> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let running = self.meter.begin();
-        let (handler, peer, rate) = (self.handler.clone(), self.peer, self.rate);
+        let (handler, peer, rate, http2) = (self.handler.clone(), self.peer, self.rate, self.http2);
         Box::pin(async move {
             let request = request.map(|body| match body.is_end_stream() {
                 true => Body::empty(),
@@ -191,7 +193,7 @@ impl<H: Handler> Service<Request<Incoming>> for Requests<H> {
                 tracing::error!(%peer, "a request handler panicked");
                 problem::response(&Error::new(ErrorKind::Internal, "the request's handler panicked"), head)
             });
-            Ok(response.map(|body| Outgoing { body, answer: running.answer() }))
+            Ok(response.map(|body| Outgoing { body, answer: running.answer(http2) }))
         })
     }
 }

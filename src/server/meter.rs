@@ -106,14 +106,18 @@ impl Meter {
 pub(super) struct Running(Arc<Meter>);
 
 impl Running {
-    /// Notes that its answer is being sent.
-    pub(super) fn answer(self) -> Answer {
+    /// Notes that its answer is being sent: in HTTP/2 as one of several, each to be looked at. In
+    /// HTTP/1 the socket tells all there is.
+    pub(super) fn answer(self, http2: bool) -> Answer {
+        if !http2 {
+            return Answer { running: self, number: None };
+        }
         let mut state = self.0.state();
         let number = state.next_answer;
         state.next_answer += 1;
         state.answers.insert(number, Progress::default());
         drop(state);
-        Answer { running: self, number }
+        Answer { running: self, number: Some(number) }
     }
 }
 
@@ -131,27 +135,35 @@ impl Drop for Running {
 #[derive(Debug)]
 pub(super) struct Answer {
     running: Running,
-    number: u64,
+    number: Option<u64>,
 }
 
 impl Answer {
     pub(super) fn gave(&self, bytes: u64) {
-        if let Some(progress) = self.running.0.state().answers.get_mut(&self.number) {
+        self.note(|progress| {
             progress.given += bytes;
             progress.waits_for_source = false;
-        }
+        });
     }
 
     pub(super) fn waits_for_source(&self) {
-        if let Some(progress) = self.running.0.state().answers.get_mut(&self.number) {
-            progress.waits_for_source = true;
+        self.note(|progress| progress.waits_for_source = true);
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Progress)) {
+        if let Some(number) = self.number
+            && let Some(progress) = self.running.0.state().answers.get_mut(&number)
+        {
+            change(progress);
         }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.running.0.state().answers.remove(&self.number);
+        if let Some(number) = self.number {
+            self.running.0.state().answers.remove(&number);
+        }
     }
 }
 
@@ -329,7 +341,7 @@ mod tests {
     fn a_stream_that_stands_still_is_found() {
         let meter = Meter::new();
         let mut watch = Watch::new(Arc::clone(&meter), true);
-        let answer = meter.begin().answer();
+        let answer = meter.begin().answer(true);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         answer.gave(100);

@@ -1,4 +1,4 @@
-//! Serves a [`Handler`](crate::edge::Handler) on sockets: HTTP/1.1 and HTTP/2, TLS, limits.
+//! Serves a [`Handler`] on sockets: HTTP/1.1 and HTTP/2, TLS, limits.
 //!
 //! ```no_run
 //! # async fn run(edge: impl distedge::edge::Handler) -> distedge::error::Result<()> {

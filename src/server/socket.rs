@@ -149,8 +149,9 @@ fn noted(meter: &Meter, result: Poll<io::Result<usize>>) -> Poll<io::Result<usiz
 /// the system tells (Linux).
 ///
 /// The socket option that says so cannot be read without `unsafe`; the table of all connections
-/// can. It is read when a client is suspected to be slow, and not more than once a second.
-pub(super) fn unacknowledged(ends: Option<(SocketAddr, SocketAddr)>) -> Option<u64> {
+/// can. It is read when a client is suspected to be slow, and for all such clients together: what
+/// was read within `age` is taken again.
+pub(super) fn unacknowledged(ends: Option<(SocketAddr, SocketAddr)>, age: Duration) -> Option<u64> {
     use std::collections::HashMap;
     use std::sync::{Mutex, PoisonError};
     type Queues = HashMap<(SocketAddr, SocketAddr), u64>;
@@ -159,7 +160,7 @@ pub(super) fn unacknowledged(ends: Option<(SocketAddr, SocketAddr)>) -> Option<u
     let ends = ends.map(|(local, peer)| (canonical(local), canonical(peer)))?;
     let mut table = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
     let now = Instant::now();
-    if table.as_ref().is_none_or(|(read, _)| now - *read >= Duration::from_secs(1)) {
+    if table.as_ref().is_none_or(|(read, _)| now - *read >= age) {
         let mut queues = Queues::new();
         for file in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
             let text = std::fs::read_to_string(file).unwrap_or_default();

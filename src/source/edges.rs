@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Source;
-use super::artifact::check_label;
+use super::check::check_label;
 use super::pattern::Pattern;
 use super::record::{ATTEMPTS, decode, encode, key, lost_race, prefix};
 use super::release::bundle_key;
@@ -294,7 +294,7 @@ impl Source {
     }
 }
 
-fn edge_key(name: &NodeName) -> Vec<u8> {
+pub(super) fn edge_key(name: &NodeName) -> Vec<u8> {
     key("edge", &[name.as_str()])
 }
 

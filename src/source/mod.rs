@@ -10,6 +10,7 @@
 //! missing, to every edge on its own.
 
 mod artifact;
+mod check;
 mod converge;
 #[cfg(feature = "client")]
 mod dial;
@@ -21,6 +22,7 @@ mod query;
 mod record;
 mod release;
 mod selection;
+mod state;
 mod trust;
 mod vault;
 
@@ -42,11 +44,11 @@ pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
 pub use self::keys::{NewKey, Ring, Role};
 pub use self::pattern::{MAX_PATTERN, Pattern};
 pub use self::query::{MAX_DEPTH, MAX_QUERY, Query};
-pub use self::release::{
+pub use self::selection::Selection;
+pub use self::state::{
     BundleRecord, BundleState, NewAlias, NewBundle, SbomRecord, SignatureRecord, Verification,
     WithdrawalRecord,
 };
-pub use self::selection::Selection;
 pub use self::trust::{TRUST_DAYS, TrustRecord};
 pub use self::vault::{DirVault, MemoryVault, Vault};
 
@@ -184,7 +186,7 @@ impl Source {
         if !directory.join(META).is_file() {
             return Err(Error::new(
                 ErrorKind::NotFound,
-                format!("{} holds no source: set one up there first", directory.display()),
+                format!("{} holds no source; set one up with init", directory.display()),
             ));
         }
         Source::open_over(Ports::embedded(directory)?)

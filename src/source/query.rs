@@ -525,7 +525,7 @@ mod tests {
         assert!(Query::new(&"(".repeat(MAX_QUERY)).is_err());
         assert!(Query::new(&format!("{}repo=a", "not ".repeat(4000))).is_err());
         assert!(Query::new(&"a".repeat(MAX_QUERY + 1)).unwrap_err().to_string().contains("at most"));
-        let long = vec!["size>1"; 1600].join(" and ");
+        let long = vec!["size>1"; 1400].join(" and ");
         assert!(Query::new(&long).unwrap().matches(&artifact()));
     }
 }

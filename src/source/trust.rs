@@ -9,7 +9,7 @@ use super::Source;
 use super::edges::EdgeRecord;
 use super::keys::Role;
 use super::record::{ATTEMPTS, decode, encode, key, lost_race};
-use super::release::BundleState;
+use super::state::BundleState;
 use crate::bundle::{Anchor, Assignment, TrustDocument, Withdrawal};
 use crate::clock::Timestamp;
 use crate::digest::Digest;

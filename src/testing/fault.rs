@@ -23,8 +23,10 @@ use crate::range::ByteRange;
 #[derive(Clone)]
 pub struct Plan {
     count: Arc<AtomicU64>,
-    decide: Arc<dyn Fn(u64, &str) -> Option<ErrorKind> + Send + Sync>,
+    decide: Arc<Decide>,
 }
+
+type Decide = dyn Fn(u64, &str) -> Option<ErrorKind> + Send + Sync;
 
 impl Plan {
     /// A plan that asks `decide`.

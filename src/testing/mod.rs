@@ -10,6 +10,7 @@
 //!     let medium = MemoryBlobStore::new();
 //!     async move || medium.clone()
 //! });
+//! # fn main() {}
 //! ```
 //!
 //! The argument is a closure that makes a fresh *medium*: an async closure that opens the store over

@@ -183,13 +183,13 @@ impl SimDisk {
     pub fn files(&self) -> Vec<PathBuf> {
         let disk = self.lock();
         let files = disk.state.names.iter().filter(|(_, node)| matches!(node, Node::File(_)));
-        files.map(|(name, _)| name.to_path_buf()).collect()
+        files.map(|(name, _)| PathBuf::from(&**name)).collect()
     }
 
     /// The bytes of a file.
     pub fn contents(&self, path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
         let disk = self.lock();
-        let file = disk.state.file(path.as_ref())?;
+        let file = disk.state.file(&name(path.as_ref())?)?;
         Ok(disk.state.files.get(&file).map(|inode| inode.live.to_vec()).unwrap_or_default())
     }
 
@@ -199,7 +199,7 @@ impl SimDisk {
         let mut bytes = self.contents(path.as_ref())?;
         change(&mut bytes);
         let mut disk = self.lock();
-        let file = disk.state.file(path.as_ref())?;
+        let file = disk.state.file(&name(path.as_ref())?)?;
         disk.state.overwrite(file, bytes);
         Ok(())
     }
@@ -234,7 +234,14 @@ impl SimDisk {
     }
 
     fn file(&self, path: &Path) -> io::Result<SimFile> {
-        Ok(SimFile { disk: self.clone(), file: self.lock().state.file(path)? })
+        Ok(SimFile { disk: self.clone(), file: self.lock().state.file(&name(path)?)? })
+    }
+}
+
+fn name(path: &Path) -> io::Result<Name> {
+    match path.to_str() {
+        Some(path) => Ok(Name::from(path.trim_end_matches('/'))),
+        None => Err(io::Error::new(io::ErrorKind::InvalidInput, "the simulated disk has UTF-8 names only")),
     }
 }
 
@@ -297,11 +304,11 @@ impl Vfs for SimDisk {
     type File = SimFile;
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.lock().perform(OpKind::CreateDir, Op::CreateDir(path.into()))
+        self.lock().perform(OpKind::CreateDir, Op::CreateDir(name(path)?))
     }
 
     fn create(&self, path: &Path) -> io::Result<SimFile> {
-        self.lock().perform(OpKind::Create, Op::Create(path.into()))?;
+        self.lock().perform(OpKind::Create, Op::Create(name(path)?))?;
         self.file(path)
     }
 
@@ -318,7 +325,7 @@ impl Vfs for SimDisk {
 
     fn stat(&self, path: &Path) -> io::Result<FileStat> {
         let disk = self.lock();
-        match disk.state.names.get(path) {
+        match disk.state.names.get(&name(path)?) {
             Some(node) => Ok(disk.stat(*node)),
             None => Err(io::ErrorKind::NotFound.into()),
         }
@@ -326,23 +333,24 @@ impl Vfs for SimDisk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
         let disk = self.lock();
-        disk.state.dir(path)?;
-        let from = disk.state.names.range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
-        let below = from.map(|(name, _)| name).take_while(|name| name.starts_with(path));
-        let here = below.filter(|name| name.parent() == Some(path));
-        Ok(here.filter_map(|name| name.file_name().map(OsString::from)).collect())
+        let dir = name(path)?;
+        disk.state.dir(&dir)?;
+        let inside = format!("{dir}/");
+        let below = disk.state.names.range::<str, _>((Bound::Excluded(&*inside), Bound::Unbounded));
+        let below = below.map_while(|(name, _)| name.strip_prefix(&*inside));
+        Ok(below.filter(|name| !name.contains('/')).map(OsString::from).collect())
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.lock().perform(OpKind::Rename, Op::Rename { from: from.into(), to: to.into() })
+        self.lock().perform(OpKind::Rename, Op::Rename { from: name(from)?, to: name(to)? })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.lock().perform(OpKind::Remove, Op::Remove(path.into()))
+        self.lock().perform(OpKind::Remove, Op::Remove(name(path)?))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.lock().perform(OpKind::SyncDir, Op::SyncDir { dir: Name::from(path), done: true })
+        self.lock().perform(OpKind::SyncDir, Op::SyncDir { dir: name(path)?, done: true })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
@@ -372,6 +380,11 @@ pub struct SimFile {
 }
 
 impl SimFile {
+    /// Cuts the file, or extends it with zeros.
+    pub fn set_len(&self, length: u64) -> io::Result<()> {
+        self.perform(OpKind::Write, Op::SetLen { file: self.file, length })
+    }
+
     fn with_bytes<T>(&self, read: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
         match self.disk.lock().state.files.get(&self.file) {
             Some(inode) => Ok(read(&inode.live)),
@@ -433,7 +446,7 @@ impl ::redb::StorageBackend for SimFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.perform(OpKind::Write, Op::SetLen { file: self.file, length })
+        SimFile::set_len(self, length)
     }
 
     fn sync_data(&self) -> io::Result<()> {

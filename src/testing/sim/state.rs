@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::random;
@@ -10,7 +9,14 @@ use super::random;
 /// The unit a disk writes whole.
 const BLOCK: u64 = 512;
 
-pub(super) type Name = Arc<Path>;
+/// A path without the slash at its end: the root is empty. Plain strings, because a crash programme
+/// compares millions of them.
+pub(super) type Name = Arc<str>;
+
+/// The directory that holds a name; the root holds itself.
+pub(super) fn parent(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Node {
@@ -41,9 +47,9 @@ enum Link {
 
 impl Link {
     /// The directory whose sync makes it durable.
-    fn dir(&self) -> &Path {
+    fn dir(&self) -> &str {
         let (Link::Make(name, _) | Link::Remove(name, _) | Link::Move(_, name, _)) = self;
-        name.parent().unwrap_or(name)
+        parent(name)
     }
 
     fn apply(&self, names: &mut BTreeMap<Name, Node>) {
@@ -95,7 +101,7 @@ pub(super) struct State {
 impl State {
     /// A disk with nothing but a root directory.
     pub(super) fn new() -> State {
-        let names = BTreeMap::from([(Name::from(Path::new("/")), Node::Dir)]);
+        let names = BTreeMap::from([(Name::from(""), Node::Dir)]);
         State {
             durable: names.clone(),
             names,
@@ -106,7 +112,7 @@ impl State {
         }
     }
 
-    pub(super) fn file(&self, path: &Path) -> io::Result<u64> {
+    pub(super) fn file(&self, path: &str) -> io::Result<u64> {
         match self.names.get(path) {
             Some(Node::File(file)) => Ok(*file),
             Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
@@ -114,7 +120,7 @@ impl State {
         }
     }
 
-    pub(super) fn dir(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn dir(&self, path: &str) -> io::Result<()> {
         match self.names.get(path) {
             Some(Node::Dir) => Ok(()),
             Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
@@ -126,14 +132,14 @@ impl State {
     pub(super) fn check(&self, op: &Op) -> io::Result<()> {
         match op {
             Op::CreateDir(name) | Op::Create(name) => {
-                self.dir(name.parent().unwrap_or(name))?;
+                self.dir(parent(name))?;
                 match self.names.get(name) {
                     Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
                     None => Ok(()),
                 }
             }
             Op::Rename { from, to } => {
-                self.dir(to.parent().unwrap_or(to))?;
+                self.dir(parent(to))?;
                 self.file(from)?;
                 match self.names.get(to) {
                     Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
@@ -214,8 +220,7 @@ impl State {
         // before what is in it.
         let mut names: BTreeMap<Name, Node> = BTreeMap::new();
         for (name, node) in durable {
-            let parent = name.parent().and_then(|parent| names.get(parent));
-            if parent == Some(&Node::Dir) || name.parent().is_none() {
+            if name.is_empty() || names.get(parent(&name)) == Some(&Node::Dir) {
                 names.insert(name, node);
             }
         }

@@ -8,6 +8,8 @@ use distedge::error::ErrorKind;
 use super::{builder, bundle, item, seal, statement};
 
 type Json = serde_json::Value;
+/// A fault's name, and how it gets into the document.
+type Fault = (&'static str, fn(&mut Json));
 
 /// The statement's JSON after `change`, read again.
 fn changed(change: impl FnOnce(&mut Json)) -> Result<Statement, ErrorKind> {
@@ -70,7 +72,7 @@ fn unsafe_paths() {
     }
     assert!(with_paths("a", "zz").is_ok());
     assert_eq!(with_paths(&"a".repeat(256), "zz"), Err(ErrorKind::Invalid));
-    assert_eq!(with_paths(&["a/"; 64].concat().replace("a/", "a/"), "zz"), Err(ErrorKind::Invalid));
+    assert_eq!(with_paths(&["a"; 65].join("/"), "zz"), Err(ErrorKind::Invalid));
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn names_that_meet() {
 
 #[test]
 fn subjects_and_items_differ() {
-    let cases: [(&str, fn(&mut Json)); 12] = [
+    let cases: [Fault; 12] = [
         ("a subject more", |json| {
             let mut more = json["subject"][1].clone();
             more["name"] = "generic-local/zz".into();
@@ -136,7 +138,6 @@ fn subjects_and_items_differ() {
 #[test]
 fn digests_other_than_sha256_in_lower_case() {
     let digest = |change: fn(&mut Json)| changed(|json| change(&mut json["subject"][0]["digest"]));
-    let hex = "a".repeat(64);
     assert_eq!(digest(|digest| digest["sha256"] = "A".repeat(64).into()), Err(ErrorKind::Invalid));
     assert_eq!(digest(|digest| digest["sha256"] = "a".repeat(63).into()), Err(ErrorKind::Invalid));
     assert_eq!(
@@ -149,7 +150,6 @@ fn digests_other_than_sha256_in_lower_case() {
     );
     assert_eq!(digest(|digest| digest["sha512"] = "a".repeat(128).into()), Err(ErrorKind::Invalid));
     assert_eq!(digest(|digest| *digest = serde_json::json!([hex_of()])), Err(ErrorKind::Invalid));
-    assert_eq!(hex, hex_of());
     for (member, text) in [("sha1", "A".repeat(40)), ("sha1", "a".repeat(39)), ("md5", "g".repeat(32))] {
         let change = |json: &mut Json| json["predicate"]["items"][0][member] = text.clone().into();
         assert_eq!(changed(change), Err(ErrorKind::Invalid), "{member} {text}");
@@ -231,7 +231,7 @@ fn another_type_is_told_from_a_broken_one() {
 fn aliases_that_lead_astray() {
     let alias = |change: fn(&mut Json)| changed(|json| change(&mut json["predicate"]["aliases"][0]));
     assert!(alias(|alias| alias["alias"] = "stable".into()).is_ok());
-    let cases: [(&str, fn(&mut Json)); 9] = [
+    let cases: [Fault; 9] = [
         ("no such item", |alias| alias["s"] = 2.into()),
         ("two segments", |alias| alias["alias"] = "a/b".into()),
         ("up", |alias| alias["alias"] = "..".into()),

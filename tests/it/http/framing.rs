@@ -48,7 +48,8 @@ fn a_target_for_another_host_is_misdirected() {
     assert_eq!(ask(&format!("http://edge.test{A_BIN}"), "edge.test"), 200);
     assert_eq!(ask(&format!("ftp://edge.test{A_BIN}"), "edge.test"), 421);
     assert_eq!(ask(&format!("http://user@edge.test{A_BIN}"), "edge.test"), 400);
-    assert_eq!(ask("edge.test:80", "edge.test"), 400);
+    assert_eq!(ask("edge.test:80", "edge.test:80"), 400);
+    assert_eq!(ask("edge.test:80", "edge.test"), 421);
     let rig = Rig::with(Limits::default(), Gate::new().with_hosts(["Edge.test", "::1"]), |config| config);
     let ask = |host: &str| rig.ask(format!("GET {A_BIN} HTTP/1.1\r\nHost: {host}\r\n\r\n")).status;
     assert_eq!((ask("edge.test"), ask("EDGE.TEST:8080"), ask("evil.test")), (200, 200, 421));

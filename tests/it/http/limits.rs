@@ -15,8 +15,8 @@ fn short() -> Limits {
     limits.header_timeout = Duration::from_millis(400);
     limits.handshake_timeout = Duration::from_millis(400);
     limits.idle_timeout = Duration::from_millis(1200);
-    limits.rate_grace = Duration::from_millis(400);
-    limits.minimum_rate = 100_000;
+    limits.rate_grace = Duration::from_millis(800);
+    limits.minimum_rate = 20_000;
     limits.drain = Duration::from_millis(1500);
     limits
 }
@@ -99,7 +99,7 @@ fn a_reader_that_stops_is_cut_and_a_slow_one_is_not() {
     stopped.send("GET /generic-local/big.bin HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut slow = rig.connect();
     slow.send("GET /generic-local/big.bin HTTP/1.1\r\nHost: a\r\n\r\n");
-    // Ten times the minimum rate: at the acknowledgements' coarse steps, just steady.
+    // Far above the minimum rate, because a client acknowledges in coarse steps.
     let begun = Instant::now();
     let mut received = 0;
     let mut chunk = vec![0; 100_000];
@@ -288,6 +288,102 @@ where
         }
         send.ready().await.unwrap();
     }
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = payload.len() as u32;
+    let mut frame = length.to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// `:method GET`, `:scheme http`, `:authority a`, `:path path` (RFC 7541).
+fn head(path: &str) -> Vec<u8> {
+    let mut block = vec![0x82, 0x86, 0x41, 1, b'a', 0x04, path.len() as u8];
+    block.extend(path.as_bytes());
+    block
+}
+
+fn http2(rig: &Rig, settings: &[u8]) -> Wire {
+    let mut wire = rig.connect();
+    wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    wire.send(frame(SETTINGS, 0, 0, settings));
+    wire
+}
+
+/// Whether the server ends the connection within `most` repetitions of `frames`.
+fn is_ended_by(wire: &mut Wire, most: u32, mut frames: impl FnMut(u32) -> Vec<u8>) -> bool {
+    wire.stream.set_nonblocking(true).unwrap();
+    let mut scratch = vec![0; 65536];
+    let mut number = 0;
+    while number < most {
+        let mut batch: Vec<u8> = (number..number + 100).flat_map(&mut frames).collect();
+        number += 100;
+        while !batch.is_empty() {
+            match wire.stream.read(&mut scratch) {
+                Ok(0) => return true,
+                Err(error) if error.kind() != std::io::ErrorKind::WouldBlock => return true,
+                _ => {}
+            }
+            match wire.stream.write(&batch) {
+                Ok(written) => drop(batch.drain(..written)),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(_) => return true,
+            }
+        }
+    }
+    false
+}
+
+#[test]
+fn floods_of_frames_end_the_connection() {
+    let rig = Rig::new();
+    let reset = |i: u32| {
+        let stream = 2 * i + 1;
+        let mut frames = frame(HEADERS, END_HEADERS | END_STREAM, stream, &head(A_BIN));
+        frames.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        frames
+    };
+    assert!(is_ended_by(&mut http2(&rig, &[]), 100_000, reset), "rapid reset");
+    let mut wire = http2(&rig, &[]);
+    wire.send(frame(HEADERS, END_STREAM, 1, &head(A_BIN)));
+    // A literal header field that is not indexed: name "x", value of 100 bytes.
+    let mut field = vec![0, 1, b'x', 100];
+    field.extend([b'y'; 100]);
+    assert!(is_ended_by(&mut wire, 100_000, |_| frame(CONTINUATION, 0, 1, &field)), "CONTINUATION");
+    let mut wire = http2(&rig, &[]);
+    wire.send(frame(HEADERS, END_STREAM, 1, &head(A_BIN)));
+    assert!(is_ended_by(&mut wire, 100_000, |_| frame(CONTINUATION, 0, 1, &[])), "empty CONTINUATION");
+    let mut wire = http2(&rig, &[]);
+    wire.send(frame(HEADERS, END_HEADERS, 1, &head("/upload")));
+    assert!(is_ended_by(&mut wire, 1_000_000, |_| frame(DATA, 0, 1, &[])), "empty DATA");
+    assert_eq!(rig.get(A_BIN, "").status, 200);
+}
+
+#[test]
+fn a_stream_without_a_window_is_cut_and_pings_do_not_keep_a_connection() {
+    let rig = Rig::with_limits(short());
+    let mut wire = http2(&rig, &[0, 4, 0, 0, 0, 0]);
+    wire.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &head(A_BIN)));
+    assert!(lasts(&mut wire, &frame(PING, 0, 0, &[0; 8])) < Duration::from_secs(5));
+    let mut wire = http2(&rig, &[]);
+    wire.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, &head("/generic-local/nothing")));
+    assert!(lasts(&mut wire, &frame(PING, 0, 0, &[0; 8])) < Duration::from_secs(6));
+    let mut wire = http2(&rig, &[]);
+    assert!(lasts(&mut wire, &frame(PING, 0, 0, &[0; 8])) < Duration::from_secs(5));
 }
 
 #[test]

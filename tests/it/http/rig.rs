@@ -192,7 +192,7 @@ pub(super) struct Rig {
     runtime: Option<tokio::runtime::Runtime>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     served: Option<tokio::task::JoinHandle<Result<()>>>,
-    pub(super) dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl Rig {
@@ -252,7 +252,7 @@ impl Rig {
             runtime: Some(runtime),
             stop: Some(stop),
             served: Some(served),
-            dir,
+            _dir: dir,
         }
     }
 

@@ -99,8 +99,10 @@ async fn a_tree_comes_in_whole_or_not_at_all() {
     // One changed file among new ones: none of them comes in.
     std::fs::write(directory.path().join("NEWS"), "news").unwrap();
     std::fs::write(directory.path().join("README"), "reread").unwrap();
-    let refused =
-        bench.source.add_tree(&parse("r"), Some(&under), directory.path(), &AddOptions::default(), &quiet).await;
+    let refused = bench
+        .source
+        .add_tree(&parse("r"), Some(&under), directory.path(), &AddOptions::default(), &quiet)
+        .await;
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(bench.source.artifacts(&Selection::all()).await.unwrap().len(), 3);
 
@@ -108,7 +110,8 @@ async fn a_tree_comes_in_whole_or_not_at_all() {
     let twins = tempfile::tempdir().unwrap();
     std::fs::write(twins.path().join("A"), "1").unwrap();
     std::fs::write(twins.path().join("a"), "2").unwrap();
-    let refused = bench.source.add_tree(&parse("q"), None, twins.path(), &AddOptions::default(), &quiet).await;
+    let refused =
+        bench.source.add_tree(&parse("q"), None, twins.path(), &AddOptions::default(), &quiet).await;
     let sentence = refused.unwrap_err().to_string();
     assert!(sentence.contains("letter case"), "{sentence}");
     assert!(bench.source.repositories().await.unwrap().iter().all(|one| one.name.as_str() != "q"));
@@ -162,9 +165,14 @@ async fn labels_and_properties_flow() {
         bench.add(&format!("r/app/{n}.bin"), format!("{n}").as_bytes(), &["built"]).await;
     }
     let give = ["RC1-Approved".to_owned()];
-    let changed = bench.source.label(&everything("r/app/1*.bin"), &give, &["built".to_owned()]).await.unwrap();
+    let changed =
+        bench.source.label(&everything("r/app/1*.bin"), &give, &["built".to_owned()]).await.unwrap();
     assert_eq!(changed, 111);
-    assert_eq!(bench.source.label(&everything("r/app/1*.bin"), &give, &[]).await.unwrap(), 0, "nothing is left to do");
+    assert_eq!(
+        bench.source.label(&everything("r/app/1*.bin"), &give, &[]).await.unwrap(),
+        0,
+        "nothing is left to do"
+    );
     let approved = Selection::new().with_label("RC1-Approved");
     assert_eq!(bench.source.artifacts(&approved).await.unwrap().len(), 111);
     let set: BTreeMap<_, _> = [("os".to_owned(), Some("linux".to_owned()))].into();
@@ -212,7 +220,7 @@ async fn what_a_bundle_holds_stays() {
 /// acknowledged, and must never name bytes that are not there.
 #[tokio::test]
 async fn bytes_are_durable_before_a_record_names_them() {
-    use distedge::blob::{BlobInfo, BlobWriter, Blob, BlobStore, BoxStream};
+    use distedge::blob::{Blob, BlobInfo, BlobStore, BlobWriter, BoxStream};
     use distedge::range::ByteRange;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -225,7 +233,11 @@ async fn bytes_are_durable_before_a_record_names_them() {
         async fn stat(&self, digest: &Digest) -> distedge::error::Result<Option<BlobInfo>> {
             self.0.stat(digest).await
         }
-        async fn open(&self, digest: &Digest, range: Option<ByteRange>) -> distedge::error::Result<Option<Blob>> {
+        async fn open(
+            &self,
+            digest: &Digest,
+            range: Option<ByteRange>,
+        ) -> distedge::error::Result<Option<Blob>> {
             self.0.open(digest, range).await
         }
         async fn create(&self, expected: &BlobInfo) -> distedge::error::Result<Box<dyn BlobWriter>> {

@@ -78,7 +78,8 @@ async fn a_key_that_may_not_sign_says_why() {
     let (name, version) = ids("app", "1.0");
     bench.add("r/x", b"1", &[]).await;
     bench.create("app", "1.0", "**").await;
-    let sign = async |alias: &str| bench.source.sign_bundle(&name, &version, &[alias.to_owned()]).await.unwrap_err();
+    let sign =
+        async |alias: &str| bench.source.sign_bundle(&name, &version, &[alias.to_owned()]).await.unwrap_err();
     let error = sign("nobody").await;
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("release"), "it tells which keys there are: {error}");

@@ -8,7 +8,8 @@ use serde_json::Value;
 /// The program beside this test, if the whole project was built (as `cargo test` does).
 fn program() -> Option<PathBuf> {
     let test = std::env::current_exe().unwrap();
-    let program = test.parent()?.parent()?.join("examples").join(format!("source{}", std::env::consts::EXE_SUFFIX));
+    let program =
+        test.parent()?.parent()?.join("examples").join(format!("source{}", std::env::consts::EXE_SUFFIX));
     program.is_file().then_some(program)
 }
 
@@ -83,7 +84,8 @@ fn a_release_from_files_to_a_verified_envelope() {
     std::fs::create_dir(session.path("dist")).unwrap();
     std::fs::write(session.path("dist/app.bin"), "application").unwrap();
     std::fs::write(session.path("dist/README"), "read me").unwrap();
-    let added = session.json(&["add", "generic-local/app/1.0", "dist", "--label", "built", "--prop", "os=linux"]);
+    let added =
+        session.json(&["add", "generic-local/app/1.0", "dist", "--label", "built", "--prop", "os=linux"]);
     assert_eq!((added["added"].as_u64(), added["bytes"].as_u64()), (Some(2), Some(18)));
     session.good(&["label", "generic-local/app/1.0/**", "--add", "RC1-Approved"]);
     session.good(&["prop", "**/README", "--set", "os=any"]);
@@ -126,7 +128,8 @@ fn secrets_are_for_their_owner_alone() {
     assert_eq!(files, 3, "two keys and a token");
     let metadata = std::fs::read(session.path("data/meta.redb")).unwrap();
     assert!(!metadata.windows(11).any(|window| window == b"very-secret"));
-    for args in [&["edge", "list"][..], &["status"], &["--json", "status", "e1"], &["edge", "add", "--help"]] {
+    for args in [&["edge", "list"][..], &["status"], &["--json", "status", "e1"], &["edge", "add", "--help"]]
+    {
         let mut command = session.command(args);
         let output = command.env("DISTEDGE_EDGE_TOKEN", "eut1_very-secret").output().unwrap();
         assert!(!String::from_utf8_lossy(&output.stdout).contains("very-secret"), "{args:?}");

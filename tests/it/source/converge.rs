@@ -6,17 +6,29 @@ use distedge::distribute::Event;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
 use distedge::secret::Secret;
-use distedge::source::{
-    ConvergeOptions, ConvergeProgress, Dial, EdgeOutcome, EdgeRecord, Pattern, Rule,
-};
+use distedge::source::{ConvergeOptions, ConvergeProgress, Dial, EdgeOutcome, EdgeRecord, Pattern, Rule};
 use distedge::transport::{Answer, Call, Transport};
 
 use super::{Bench, parse};
 use crate::support::{LoopTransport, TOKEN, TestEdge};
 
-/// Edges without sockets; a name without an edge cannot be reached.
+/// Edges without sockets; a name without an edge cannot be reached. The second part is the name an
+/// impostor called `e9` goes by.
 #[derive(Debug, Default)]
-struct Wires(Mutex<BTreeMap<NodeName, TestEdge>>);
+struct Wires(Mutex<BTreeMap<NodeName, TestEdge>>, Mutex<Option<&'static str>>);
+
+#[derive(Debug)]
+struct Impostor(LoopTransport, &'static str);
+
+#[async_trait]
+impl Transport for Impostor {
+    async fn call(&self, call: Call) -> Result<Answer> {
+        let mut answer = self.0.call(call).await?;
+        let body = String::from_utf8_lossy(&answer.body).replace("\"e9\"", &format!("{:?}", self.1));
+        answer.body = body.into();
+        Ok(answer)
+    }
+}
 
 #[derive(Debug)]
 struct Cut;
@@ -32,7 +44,13 @@ impl Dial for Wires {
     fn dial(&self, edge: &EdgeRecord, token: Option<Secret>) -> Result<Arc<dyn Transport>> {
         assert!(token.is_some_and(|token| token.ct_eq(TOKEN.as_bytes())));
         match self.0.lock().unwrap().get(&edge.name) {
-            Some(reached) => Ok(Arc::new(LoopTransport { edge: reached.edge.clone(), token: Some(TOKEN) })),
+            Some(reached) => {
+                let wire = LoopTransport { edge: reached.edge.clone(), token: Some(TOKEN) };
+                match *self.1.lock().unwrap() {
+                    Some(called) => Ok(Arc::new(Impostor(wire, called))),
+                    None => Ok(Arc::new(wire)),
+                }
+            }
             None => Ok(Arc::new(Cut)),
         }
     }
@@ -120,12 +138,17 @@ async fn an_edge_that_comes_back_with_another_key_is_refused_until_it_is_meant()
     converge(&bench, &wires).await;
     let known = bench.source.status().await.unwrap()[0].contact.identity.clone().unwrap();
 
-    // Another edge answers under e1's address: it has another name, hence another key.
+    // Another edge answers under e1's address, by its own name and then by e1's.
     let other = TestEdge::new("e9").await;
     wires.0.lock().unwrap().insert(parse("e1"), other);
-    let outcomes = converge(&bench, &wires).await;
-    let error = outcomes[0].error.as_ref().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
+    for (called, words) in [("e9", "calls itself"), ("e1", "identity")] {
+        *wires.1.lock().unwrap() = Some(called);
+        let outcomes = converge(&bench, &wires).await;
+        let error = outcomes[0].error.as_ref().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Untrusted, "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    *wires.1.lock().unwrap() = None;
     assert_eq!(bench.source.status().await.unwrap()[0].contact.identity.as_ref(), Some(&known));
 
     wires.pull("e1");
@@ -154,17 +177,15 @@ async fn a_dry_run_lists_what_would_be_sent_and_changes_nothing() {
     let outcomes =
         bench.source.preview(&name, &version, &[parse("e1")], &wires, &options, &silent()).await.unwrap();
     assert!(outcomes[0].is_complete(), "{:?}", outcomes[0]);
-    let plan: Vec<_> = outcomes[0].plan.iter().map(|blob| (blob.name.as_str(), blob.size - blob.have)).collect();
+    let plan: Vec<_> =
+        outcomes[0].plan.iter().map(|blob| (blob.name.as_str(), blob.size - blob.have)).collect();
     assert_eq!(plan, [("files/app/two", 2)], "the shared blob is there already");
     assert_eq!(bench.source.status().await.unwrap(), before);
     assert_eq!(bench.source.trust_record().await.unwrap(), trust);
     assert!(bench.source.assignments_of(&name, &version).await.unwrap().is_empty());
     assert_eq!(edge.get("/files/app/two").await.0.as_u16(), 404);
-    let error = bench
-        .source
-        .preview(&name, &version, &[parse("e7")], &wires, &options, &silent())
-        .await
-        .unwrap_err();
+    let error =
+        bench.source.preview(&name, &version, &[parse("e7")], &wires, &options, &silent()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
@@ -182,6 +203,7 @@ async fn a_withdrawn_bundle_leaves_every_edge() {
     assert_eq!(drifts(&bench).await, [0], "what is withdrawn is not wanted");
     assert!(converge(&bench, &wires).await[0].is_complete());
     assert_eq!(edge.get("/files/app/one").await.0.as_u16(), 410);
+    assert!(bench.source.receipts(&parse("e1")).await.unwrap().is_empty());
 }
 
 #[tokio::test]

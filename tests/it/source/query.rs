@@ -33,7 +33,8 @@ async fn patterns_labels_and_query_must_all_hold() {
 
 #[test]
 fn hostile_queries_are_refused_without_harm() {
-    let nested = |open: &str, close: &str, levels| format!("{}repo=a{}", open.repeat(levels), close.repeat(levels));
+    let nested =
+        |open: &str, close: &str, levels| format!("{}repo=a{}", open.repeat(levels), close.repeat(levels));
     for hostile in [
         nested("(", ")", 8000),
         "not ".repeat(4000),

@@ -35,7 +35,9 @@ async fn the_version_rises_with_every_change_and_only_then() {
                 assert_eq!(bench.source.assign(&parse("app"), &parse("1.0"), &edges).await.unwrap(), 1);
                 assert_eq!(bench.source.assign(&parse("app"), &parse("1.0"), &edges).await.unwrap(), 0);
             }
-            2 => drop(bench.source.withdraw_bundle(&parse("app"), &parse("1.0"), "bad", false).await.unwrap()),
+            2 => {
+                drop(bench.source.withdraw_bundle(&parse("app"), &parse("1.0"), "bad", false).await.unwrap())
+            }
             3 => bench.source.revoke_key(Role::Release, "release", "lost", false).await.unwrap(),
             _ => assert!(bench.source.remove_edge(&parse("e1")).await.unwrap()),
         }
