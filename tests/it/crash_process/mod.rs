@@ -241,7 +241,7 @@ impl Ledger {
             match self.dice.below(100) {
                 0..10 if live > 3 => self.retire(Fate::Withdrawn),
                 10..20 if live > 10 => self.retire(Fate::Removed),
-                20..28 => match call(edge.address(), "POST", "/api/v1/gc", self.token.as_deref(), b"") {
+                20..32 => match call(edge.address(), "POST", "/api/v1/gc", self.token.as_deref(), b"") {
                     Ok(reply) => {
                         assert_eq!(reply.status, 200, "{}", reply.text());
                         self.figures.collections += 1;
