@@ -338,7 +338,8 @@ impl Receiver {
         let blobs: BTreeMap<Digest, u64> =
             statement.items().iter().map(|item| (item.digest, item.size)).collect();
         let mut missing = Vec::new();
-        for (digest, size) in blobs {
+        for (step, (digest, size)) in blobs.into_iter().enumerate() {
+            blocking::after_step(step).await;
             let have = self.have(&BlobInfo { digest, size }).await?;
             // An empty blob is missing too, although all of its bytes are here.
             if have < size || (size == 0 && self.blobs.stat(&digest).await?.is_none()) {
