@@ -8,7 +8,7 @@ use super::record::{
     AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder,
 };
 use super::{Catalog, RepositoryRecord, encode};
-use crate::bundle::{Envelope, Item, Statement, VerifiedBundle};
+use crate::bundle::{Constraints, Envelope, Item, Statement, VerifiedBundle};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -66,6 +66,7 @@ impl Catalog {
                     offered: now,
                     activated: None,
                     repositories: repositories(statement).into_keys().collect(),
+                    constraints: statement.constraints().clone(),
                     gone: None,
                     holds_blobs: true,
                 };
@@ -238,6 +239,7 @@ impl Catalog {
                 record.holders.push(holder.clone());
             }
             record.gone = None;
+            record.constrained |= restricts_downloads(statement.constraints());
             batch.put(key, encode(&record)?);
         }
         for alias in statement.aliases() {
@@ -369,6 +371,7 @@ fn fresh(item: &Item, modified: Timestamp) -> ArtifactRecord {
         modified,
         checksums: item.checksums.clone(),
         holders: Vec::new(),
+        constrained: false,
         gone: None,
     }
 }
@@ -394,6 +397,7 @@ fn tombstone(name: &BundleName, version: &Version, digest: Digest, now: Timestam
         offered: now,
         activated: None,
         repositories: Vec::new(),
+        constraints: Constraints::default(),
         gone: None,
         holds_blobs: false,
     }
@@ -421,4 +425,8 @@ fn withdrawn(record: &BundleRecord) -> Error {
 #[cold]
 pub(crate) fn unknown(name: &BundleName, version: &Version) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no bundle {name}/{version} here"))
+}
+
+fn restricts_downloads(constraints: &Constraints) -> bool {
+    !constraints.countries.is_empty() || !constraints.nets.is_empty()
 }

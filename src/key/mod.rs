@@ -344,7 +344,9 @@ impl SigningKey {
     /// Ed25519 key carries none.
     pub fn generate(algorithm: Algorithm, user_id: &str, now: Timestamp) -> Result<SigningKey> {
         match algorithm {
-            Algorithm::Ed25519 => ed25519::Pair::generate().map(|pair| SigningKey(Pair::Ed25519(Box::new(pair)))),
+            Algorithm::Ed25519 => {
+                ed25519::Pair::generate().map(|pair| SigningKey(Pair::Ed25519(Box::new(pair))))
+            }
             Algorithm::OpenPgp => generate_openpgp(user_id, now),
         }
     }

@@ -178,7 +178,8 @@ impl KeyRing {
     /// the one there is.
     pub fn revoke(&mut self, alias: &str, revocation: Revocation) -> Result<()> {
         let pair = self.pair_mut(alias)?;
-        let looser = |old: &&Revocation| (old.compromised && !revocation.compromised) || revocation.at > old.at;
+        let looser =
+            |old: &&Revocation| (old.compromised && !revocation.compromised) || revocation.at > old.at;
         if let Some(old) = pair.revocation.as_ref().filter(looser) {
             return Err(Error::new(
                 ErrorKind::Conflict,

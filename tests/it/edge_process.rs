@@ -59,7 +59,10 @@ fn a_configuration_fault_is_told_with_file_line_and_what_would_be_right() {
         ("name = 3", "line 1: `name`: invalid type: integer `3`, expected a string"),
         ("public = \"yes\"", "line 1: `public`: invalid type: string \"yes\", expected a boolean"),
         ("[limits]\nstreams = 0", "line 2: `limits.streams`: 0 is out of range: 1 to 10000 are possible"),
-        ("[limits]\nidle_seconds = -1", "line 2: `limits.idle_seconds`: -1 is out of range: 1 to 86400 are possible"),
+        (
+            "[limits]\nidle_seconds = -1",
+            "line 2: `limits.idle_seconds`: -1 is out of range: 1 to 86400 are possible",
+        ),
         (
             "[[repository]]\nname = \"v2\"",
             "line 2: `repository.name`: \"v2\" is not a repository name: it is reserved for the edge itself",
@@ -69,9 +72,15 @@ fn a_configuration_fault_is_told_with_file_line_and_what_would_be_right() {
             "line 4: `repository.name`: a is described twice",
         ),
         ("[[repository]]\npublic = true", "line 1: a [[repository]] needs a `name`"),
-        ("hosts = []", "line 1: `hosts`: the list is empty, and no request would be answered; leave it out to answer to any name"),
+        (
+            "hosts = []",
+            "line 1: `hosts`: the list is empty, and no request would be answered; leave it out to answer to any name",
+        ),
         ("limits = 3", "line 1: `limits` is a table, this is: integer"),
-        ("[tls]\ncert = \"no.pem\"\nkey = \"no.pem\"", "line 2: `tls.cert`: no.pem cannot be read: No such file or directory (os error 2)"),
+        (
+            "[tls]\ncert = \"no.pem\"\nkey = \"no.pem\"",
+            "line 2: `tls.cert`: no.pem cannot be read: No such file or directory (os error 2)",
+        ),
         ("[tls]\ncert = \"edge.toml\"", "line 1: [tls] needs both `cert` and `key`"),
         ("[trust]\nthreshold = 1", "line 1: `trust.threshold` needs `trust.roots`"),
         (

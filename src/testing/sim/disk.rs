@@ -380,6 +380,11 @@ pub struct SimFile {
 }
 
 impl SimFile {
+    /// Cuts the file, or extends it with zeros.
+    pub fn set_len(&self, length: u64) -> io::Result<()> {
+        self.perform(OpKind::Write, Op::SetLen { file: self.file, length })
+    }
+
     fn with_bytes<T>(&self, read: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
         match self.disk.lock().state.files.get(&self.file) {
             Some(inode) => Ok(read(&inode.live)),
@@ -441,7 +446,7 @@ impl ::redb::StorageBackend for SimFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.perform(OpKind::Write, Op::SetLen { file: self.file, length })
+        SimFile::set_len(self, length)
     }
 
     fn sync_data(&self) -> io::Result<()> {

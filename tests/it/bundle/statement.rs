@@ -8,6 +8,8 @@ use distedge::error::ErrorKind;
 use super::{builder, bundle, item, seal, statement};
 
 type Json = serde_json::Value;
+/// A fault's name, and how it gets into the document.
+type Fault = (&'static str, fn(&mut Json));
 
 /// The statement's JSON after `change`, read again.
 fn changed(change: impl FnOnce(&mut Json)) -> Result<Statement, ErrorKind> {
@@ -99,7 +101,7 @@ fn names_that_meet() {
 
 #[test]
 fn subjects_and_items_differ() {
-    let cases: [(&str, fn(&mut Json)); 12] = [
+    let cases: [Fault; 12] = [
         ("a subject more", |json| {
             let mut more = json["subject"][1].clone();
             more["name"] = "generic-local/zz".into();
@@ -229,7 +231,7 @@ fn another_type_is_told_from_a_broken_one() {
 fn aliases_that_lead_astray() {
     let alias = |change: fn(&mut Json)| changed(|json| change(&mut json["predicate"]["aliases"][0]));
     assert!(alias(|alias| alias["alias"] = "stable".into()).is_ok());
-    let cases: [(&str, fn(&mut Json)); 9] = [
+    let cases: [Fault; 9] = [
         ("no such item", |alias| alias["s"] = 2.into()),
         ("two segments", |alias| alias["alias"] = "a/b".into()),
         ("up", |alias| alias["alias"] = "..".into()),

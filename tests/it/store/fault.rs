@@ -200,6 +200,17 @@ fn a_commit_of_records_that_failed_is_whole_or_absent() {
                     assert!(entries.iter().all(|entry| entry.value == value), "{what}: {entries:?}");
                     assert!(value == "new" || (!done && value == "old"), "{what}: {value:?}");
                     block_on(store.commit(batch("later"))).unwrap();
+                    drop(store);
+                    // What recovery built on holds, also after another cut.
+                    for seed in 0..6 {
+                        let after = image.crash_image(image.points(), seed).redb("/meta.redb").unwrap();
+                        let entries: Vec<Entry> =
+                            block_on(after.scan_prefix(b"", 100).try_collect()).unwrap();
+                        assert!(
+                            entries.len() == 20 && entries.iter().all(|entry| entry.value == "later"),
+                            "{what}, seed {seed}: {entries:?}"
+                        );
+                    }
                 }
                 if done {
                     break;
