@@ -454,3 +454,21 @@ pub(super) fn setting(name: &str, otherwise: u64) -> u64 {
         Err(_) => otherwise,
     }
 }
+
+/// A directory that stays for inspection when the test fails.
+pub(super) struct Kept(pub(super) tempfile::TempDir);
+
+impl Kept {
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.disable_cleanup(true);
+            println!("what the crash left is in {}", self.0.path().display());
+        }
+    }
+}
