@@ -3,6 +3,7 @@
 #![allow(unreachable_pub)]
 
 mod bundle;
+mod fuzz_replay;
 mod crash_process;
 mod edge_process;
 mod http;
