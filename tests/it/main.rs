@@ -3,6 +3,7 @@
 #![allow(unreachable_pub)]
 
 mod bundle;
+mod clients;
 mod edge_process;
 mod http;
 mod lane;
