@@ -3,9 +3,10 @@
 #![allow(unreachable_pub)]
 
 mod bundle;
-mod fuzz_replay;
+mod clients;
 mod crash_process;
 mod edge_process;
+mod fuzz_replay;
 mod http;
 mod lane;
 mod process;
