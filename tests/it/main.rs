@@ -3,6 +3,7 @@
 #![allow(unreachable_pub)]
 
 mod bundle;
+mod crash;
 mod edge_process;
 mod http;
 mod lane;
