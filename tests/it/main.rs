@@ -4,6 +4,7 @@
 
 mod bundle;
 mod clients;
+mod crash;
 mod crash_process;
 mod edge_process;
 mod fuzz_replay;
