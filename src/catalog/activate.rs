@@ -8,6 +8,7 @@ use super::record::{
     AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder,
 };
 use super::{Catalog, RepositoryRecord, encode};
+use crate::blocking::after_step;
 use crate::bundle::{Constraints, Envelope, Item, Statement, VerifiedBundle};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
@@ -218,7 +219,8 @@ impl Catalog {
                 }
             }
         }
-        for item in statement.items() {
+        for (step, item) in statement.items().iter().enumerate() {
+            after_step(step).await;
             let key = self.key("a", &[item.repository.as_str(), item.path.as_str()]);
             let old = self.read::<ArtifactRecord>(&key).await?;
             batch.expect_unchanged(key.clone(), old.as_ref().map(|(_, entry)| entry));
@@ -305,7 +307,8 @@ impl Catalog {
     /// Adds to `batch` everything that takes the artifacts and aliases of `statement` away.
     async fn unshelve(&self, batch: &mut Batch, statement: &Statement, why: &Retraction) -> Result<()> {
         let bundle = statement.bundle();
-        for item in statement.items() {
+        for (step, item) in statement.items().iter().enumerate() {
+            after_step(step).await;
             let key = self.key("a", &[item.repository.as_str(), item.path.as_str()]);
             let Some((mut record, entry)) = self.read::<ArtifactRecord>(&key).await? else { continue };
             batch.expect_unchanged(key.clone(), Some(&entry));

@@ -339,7 +339,8 @@ impl Receiver {
         let blobs: BTreeMap<Digest, u64> =
             statement.items().iter().map(|item| (item.digest, item.size)).collect();
         let mut missing = Vec::new();
-        for (digest, size) in blobs {
+        for (step, (digest, size)) in blobs.into_iter().enumerate() {
+            blocking::after_step(step).await;
             let (stored, have) = self.have(&BlobInfo { digest, size }).await?;
             // All bytes of an upload may be here without being a blob: what counts is the store.
             if !stored {

@@ -309,8 +309,10 @@ impl Source {
             Err(error) => {
                 tracing::warn!(edge = %edge.name, %error, "the edge was not brought to its desired state");
                 if !options.dry_run {
+                    let now = self.clock.now();
                     self.remember(&edge.name, &Batch::new(), |contact| {
-                        contact.error = Some(error.to_string())
+                        contact.tried = Some(now);
+                        contact.error = Some(error.to_string());
                     })
                     .await?;
                 }
