@@ -70,7 +70,7 @@ pub struct EdgeOutcome {
     pub sent_blobs: u64,
     /// What a dry run would send, or a broken run did not.
     pub plan: Vec<PlannedBlob>,
-    /// The edge's drift after the run; see [`EdgeStatus::drift`].
+    /// The edge's drift after the run, or as a dry run found it; see [`EdgeStatus::drift`].
     pub drift: u64,
 }
 
@@ -309,6 +309,7 @@ impl Source {
         let now = self.clock.now();
         contact.tried = Some(now);
         let mut batch = Batch::new();
+        let mut proven = None;
         match reached.await {
             Err(error) => {
                 tracing::warn!(edge = %edge.name, %error, "the edge was not brought to its desired state");
@@ -325,6 +326,10 @@ impl Source {
                     };
                     format!("the bundle {name} {version}: {error}{others}")
                 });
+                if options.dry_run {
+                    let names = run.proofs.iter().map(|proof| (proof.bundle.clone(), proof.version.clone()));
+                    proven = Some(names.collect::<BTreeSet<_>>());
+                }
                 for proof in run.proofs {
                     outcome.proven += 1;
                     let envelope = String::from_utf8(proof.envelope.to_vec())
@@ -357,7 +362,13 @@ impl Source {
             batch.put(contact_key(&edge.name), encode(&contact)?);
             self.records.commit(batch).await?;
         }
-        (_, outcome.drift) = self.drift(&edge.name, records).await?;
+        outcome.drift = match proven {
+            // A dry run keeps no receipts: what the edge proved just now counts.
+            Some(proven) => {
+                tally(records, |record| proven.contains(&(record.name.clone(), record.version.clone()))).1
+            }
+            None => self.drift(&edge.name, records).await?.1,
+        };
         Ok(outcome)
     }
 
@@ -369,20 +380,21 @@ impl Source {
             .into_iter()
             .map(|receipt| ((receipt.bundle, receipt.version), receipt.payload))
             .collect();
-        let (mut proven, mut drift) = (0, 0);
-        for record in records {
-            if receipts.get(&(record.name.clone(), record.version.clone())) == Some(&record.digest) {
-                proven += 1;
-            } else {
-                drift += 1 + record.items;
-            }
-        }
-        Ok((proven, drift))
+        Ok(tally(records, |record| {
+            receipts.get(&(record.name.clone(), record.version.clone())) == Some(&record.digest)
+        }))
     }
 
     async fn contact(&self, edge: &NodeName) -> Result<ContactRecord> {
         Ok(self.records.load(&contact_key(edge)).await?.unwrap_or_default())
     }
+}
+
+/// How many of `records` are `proven`, and the drift that the others are.
+fn tally(records: &[BundleRecord], proven: impl Fn(&BundleRecord) -> bool) -> (u64, u64) {
+    records.iter().fold((0, 0), |(count, drift), record| {
+        if proven(record) { (count + 1, drift) } else { (count, drift + 1 + record.items) }
+    })
 }
 
 fn contact_key(edge: &NodeName) -> Vec<u8> {
