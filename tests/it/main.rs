@@ -4,7 +4,10 @@
 
 mod bundle;
 mod clients;
+mod crash;
+mod crash_process;
 mod edge_process;
+mod fuzz_replay;
 mod http;
 mod lane;
 mod process;
