@@ -1,4 +1,4 @@
-//! distedge: a software distribution edge as a library.
+#![doc = include_str!("../README.md")]
 
 pub mod access;
 pub mod auth;

@@ -8,7 +8,8 @@ use super::record::{
     AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder,
 };
 use super::{Catalog, RepositoryRecord, encode};
-use crate::bundle::{Envelope, Item, Statement, VerifiedBundle};
+use crate::blocking::after_step;
+use crate::bundle::{Constraints, Envelope, Item, Statement, VerifiedBundle};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -73,6 +74,7 @@ impl Catalog {
                     offered: now,
                     activated: None,
                     repositories: repositories(statement).into_keys().collect(),
+                    constraints: statement.constraints().clone(),
                     gone: None,
                     holds_blobs: true,
                 };
@@ -232,7 +234,8 @@ impl Catalog {
                 }
             }
         }
-        for item in statement.items() {
+        for (step, item) in statement.items().iter().enumerate() {
+            after_step(step).await;
             let key = self.key("a", &[item.repository.as_str(), item.path.as_str()]);
             let old = self.read::<ArtifactRecord>(&key).await?;
             batch.expect_unchanged(key.clone(), old.as_ref().map(|(_, entry)| entry));
@@ -253,6 +256,7 @@ impl Catalog {
                 record.holders.push(holder.clone());
             }
             record.gone = None;
+            record.constrained |= restricts_downloads(statement.constraints());
             batch.put(key, encode(&record)?);
         }
         for alias in statement.aliases() {
@@ -331,7 +335,8 @@ impl Catalog {
     /// Adds to `batch` everything that takes the artifacts and aliases of `statement` away.
     async fn unshelve(&self, batch: &mut Batch, statement: &Statement, why: &Retraction) -> Result<()> {
         let bundle = statement.bundle();
-        for item in statement.items() {
+        for (step, item) in statement.items().iter().enumerate() {
+            after_step(step).await;
             let key = self.key("a", &[item.repository.as_str(), item.path.as_str()]);
             let Some((mut record, entry)) = self.read::<ArtifactRecord>(&key).await? else { continue };
             batch.expect_unchanged(key.clone(), Some(&entry));
@@ -397,6 +402,7 @@ fn fresh(item: &Item, modified: Timestamp) -> ArtifactRecord {
         modified,
         checksums: item.checksums.clone(),
         holders: Vec::new(),
+        constrained: false,
         gone: None,
     }
 }
@@ -422,6 +428,7 @@ fn tombstone(name: &BundleName, version: &Version, digest: Digest, now: Timestam
         offered: now,
         activated: None,
         repositories: Vec::new(),
+        constraints: Constraints::default(),
         gone: None,
         holds_blobs: false,
     }
@@ -455,4 +462,8 @@ fn withdrawn(record: &BundleRecord) -> Error {
 #[cold]
 pub(crate) fn unknown(name: &BundleName, version: &Version) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no bundle {name}/{version} here"))
+}
+
+fn restricts_downloads(constraints: &Constraints) -> bool {
+    !constraints.countries.is_empty() || !constraints.nets.is_empty()
 }

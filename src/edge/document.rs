@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::authorize::{Asker, authorize};
 use super::problem::Problem;
-use super::service::{Edge, may_read, nothing, representation, withdrawn};
+use super::service::{Edge, may_read, nothing, withdrawn};
 use super::{Admitted, Body, media};
 use crate::access::{Action, Resource};
 use crate::blob::BlobStoreExt as _;
@@ -138,7 +138,7 @@ async fn parts_of(
             let Ok(authorized) = authorize(edge.policies(), asker, Action::Read, resource) else {
                 return Err(edge.refuse(asker));
             };
-            edge.deliver(parts, &authorized, representation(&artifact, &item.path, public)).await
+            edge.deliver(parts, asker, &authorized, &artifact, &item.path, public).await
         }
         _ => Err(nothing()),
     }
