@@ -3,6 +3,8 @@
 #![allow(unreachable_pub)]
 
 mod bundle;
+mod clients;
+mod crash;
 mod crash_process;
 mod edge_process;
 mod fuzz_replay;

@@ -3,12 +3,16 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use distedge::blob::{BlobInfo, BlobStore, FsBlobStore};
 use distedge::digest::Digest;
+use distedge::meta::MemoryStore;
 
 use super::{Dice, Ledger, Machine, control, programme, setting};
 use crate::process::{EdgeProcess, call, reply, request};
+use crate::support::{NOW, TestEdge};
 
 struct Killer(PathBuf);
 
@@ -26,6 +30,7 @@ impl Machine for Killer {
 #[test]
 fn what_was_acknowledged_survives_kill_9_and_nothing_is_partly_visible() {
     let dir = tempfile::tempdir().unwrap();
+    let dir = crate::crash_process::Kept(dir);
     let mut machine = Killer(dir.path().join("data"));
     programme("kill -9", &mut machine, &dir.path().join("log"), setting("DISTEDGE_KILL_CYCLES", 100));
 }
@@ -89,7 +94,7 @@ fn an_upload_resumes_at_the_byte_after_kill_9() {
     };
     let mut stream = begin(0, half, edge.address);
     stream.write_all(&bytes[..half]).unwrap();
-    let answer = reply(stream).unwrap();
+    let answer = reply(stream, "PATCH").unwrap();
     assert_eq!((answer.status, answer.header("upload-offset")), (204, Some(half.to_string().as_str())));
 
     // The rest is announced, a part of it sent.
@@ -130,8 +135,40 @@ fn a_stop_waits_for_a_download_under_way() {
     edge.terminate();
     std::thread::sleep(Duration::from_millis(300));
     assert!(TcpStream::connect(edge.address).is_err(), "a stopping edge takes no new connections");
-    let answer = reply(stream).unwrap();
+    let answer = reply(stream, "GET").unwrap();
     assert_eq!(answer.status, 200);
     assert!(answer.body == bytes);
     assert_eq!(edge.wait(Duration::from_secs(20)).code(), Some(0));
+}
+
+/// kill -9 came between the last byte of an upload and its rename: the edge took the bytes in its
+/// upload area for a stored blob, wanted nothing, and acknowledged a bundle that it could not serve.
+#[tokio::test]
+async fn a_whole_upload_that_was_not_committed_is_no_blob() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::new(Dice::new("uncommitted"));
+    ledger.house.trust.issued = NOW;
+    ledger.release(&[5000, 6000]).await;
+    let store = FsBlobStore::open(dir.path()).unwrap();
+    let resumable = store.as_resumable().unwrap();
+    let mut wrong = true;
+    for (_, bytes) in ledger.sent[0].files.iter().take(2) {
+        let info = BlobInfo { digest: Digest::of(bytes), size: bytes.len() as u64 };
+        let mut writer = resumable.resume(&info).await.unwrap();
+        // One is what it should be, the other has the right length alone.
+        wrong = !wrong;
+        writer.write(if wrong { vec![7; bytes.len()] } else { bytes.clone() }.into()).await.unwrap();
+        drop(writer);
+        assert_eq!(resumable.position(&info).await.unwrap(), info.size);
+    }
+    let blobs: Arc<dyn BlobStore> = Arc::new(store);
+    let edge = TestEdge::over("edge", Arc::new(MemoryStore::new()), blobs, true).await.unwrap();
+    let desired = ledger.house.desired("edge");
+    let outcome = edge.converge(&desired, &ledger.house.blobs).await.unwrap();
+    assert_eq!(outcome.proofs.len(), 1, "{:?}", outcome.failed);
+    for (path, bytes) in &ledger.sent[0].files {
+        let (status, body) = edge.get(&format!("/files/{path}")).await;
+        assert!(status == 200 && body == bytes[..], "{path}: {status}");
+    }
+    assert!(edge.event_kinds().await.contains(&"blob.rejected".to_owned()));
 }

@@ -241,7 +241,7 @@ impl Ledger {
             match self.dice.below(100) {
                 0..10 if live > 3 => self.retire(Fate::Withdrawn),
                 10..20 if live > 10 => self.retire(Fate::Removed),
-                20..28 => match call(edge.address(), "POST", "/api/v1/gc", self.token.as_deref(), b"") {
+                20..32 => match call(edge.address(), "POST", "/api/v1/gc", self.token.as_deref(), b"") {
                     Ok(reply) => {
                         assert_eq!(reply.status, 200, "{}", reply.text());
                         self.figures.collections += 1;
@@ -452,5 +452,23 @@ pub(super) fn setting(name: &str, otherwise: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
         Err(_) => otherwise,
+    }
+}
+
+/// A directory that stays for inspection when the test fails.
+pub(super) struct Kept(pub(super) tempfile::TempDir);
+
+impl Kept {
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.disable_cleanup(true);
+            println!("what the crash left is in {}", self.0.path().display());
+        }
     }
 }
