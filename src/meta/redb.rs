@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use ::redb::{
     Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
@@ -16,6 +16,7 @@ use ::redb::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::watched::{Trouble, Watched};
 use super::{Batch, Entry, Expectation, MetadataStore, Revision, unmet};
 use crate::blocking;
 use crate::error::{Error, ErrorKind, Result};
@@ -72,13 +73,17 @@ impl RedbOptions {
         if fs::metadata(path).map_or(true, |found| found.len() == 0) {
             self.make(path)?;
         }
-        self.open_database(name, |builder| builder.open(path))
+        let trouble = Arc::<Trouble>::default();
+        let database = self.open_file(&name, path, &trouble)?;
+        Ok(self.store(name, Some(path.to_owned()), database, trouble))
     }
 
     /// Opens the store over `backend`, and makes it if the backend is empty; `name` is what errors
     /// call it.
     pub fn open_backend(self, name: impl Into<String>, backend: impl StorageBackend) -> Result<RedbStore> {
-        let store = self.open_database(name.into(), |builder| builder.create_with_backend(backend))?;
+        let name = name.into();
+        let database = self.open_database(&name, |builder| builder.create_with_backend(backend))?;
+        let store = self.store(name, None, database, Arc::default());
         store.0.prepare()?;
         Ok(store)
     }
@@ -97,7 +102,9 @@ impl RedbOptions {
             }
             _ => {}
         }
-        let store = self.open_database(new.display().to_string(), |builder| builder.create(&new))?;
+        let name = new.display().to_string();
+        let database = self.open_database(&name, |builder| builder.create(&new))?;
+        let store = self.store(name, None, database, Arc::default());
         store.0.prepare()?;
         drop(store);
         fs::rename(&new, path).map_err(|cause| doing("creating the metadata file", path, cause))?;
@@ -111,32 +118,53 @@ impl RedbOptions {
         Ok(())
     }
 
+    fn open_file(self, name: &str, path: &Path, trouble: &Arc<Trouble>) -> Result<Database> {
+        self.open_database(name, |builder| {
+            builder.create_with_backend(Watched::open(path, Arc::clone(trouble))?)
+        })
+    }
+
     fn open_database(
         self,
-        name: String,
+        name: &str,
         open: impl FnOnce(&mut ::redb::Builder) -> Result<Database, DatabaseError>,
-    ) -> Result<RedbStore> {
-        let database = guarded(&name, || {
+    ) -> Result<Database> {
+        guarded(name, || {
             let mut builder = Database::builder();
             builder.set_cache_size(self.cache);
-            open(&mut builder).map_err(|cause| opening_failed(&name, cause))
-        })?;
-        Ok(RedbStore(Arc::new(Inner { name, quick_recovery: self.quick_recovery, database })))
+            open(&mut builder).map_err(|cause| opening_failed(name, cause))
+        })
+    }
+
+    fn store(
+        self,
+        name: String,
+        path: Option<PathBuf>,
+        database: Database,
+        trouble: Arc<Trouble>,
+    ) -> RedbStore {
+        let database = RwLock::new(Some(database));
+        RedbStore(Arc::new(Inner { name, options: self, path, database, trouble }))
     }
 }
 
 /// Keeps records in one file, by [redb](https://docs.rs/redb). Clones share one open store.
 ///
-/// Every commit is synced before it returns. After a failed write or sync the store answers nothing
-/// but errors until it is opened anew: what reached the disk is unknown until recovery has looked.
+/// Every commit is synced before it returns. After a failed write (a full disk) a store of its own
+/// file opens it anew with the next call, so that recovery looks at what is there. After a failed sync
+/// it answers nothing but errors until the process starts again: what reached the disk is unknown.
 /// Commits run on tokio's blocking pool where there is one; reads run inline.
 #[derive(Clone)]
 pub struct RedbStore(Arc<Inner>);
 
 struct Inner {
     name: String,
-    quick_recovery: bool,
-    database: Database,
+    options: RedbOptions,
+    /// The file, if the store may open it anew by itself.
+    path: Option<PathBuf>,
+    /// `None` while the file could not be opened anew.
+    database: RwLock<Option<Database>>,
+    trouble: Arc<Trouble>,
 }
 
 impl RedbStore {
@@ -160,31 +188,56 @@ impl fmt::Debug for RedbStore {
 #[async_trait]
 impl MetadataStore for RedbStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
-        self.0.guarded(|| self.0.get(key))
+        self.0.run(|database| self.0.get(database, key))
     }
 
     async fn scan(&self, keys: Range<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
         if keys.start >= keys.end {
             return Ok(Vec::new());
         }
-        self.0.guarded(|| self.0.scan(keys, limit))
+        self.0.run(|database| self.0.scan(database, keys, limit))
     }
 
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         batch.check()?;
         let inner = Arc::clone(&self.0);
-        blocking::run(move || inner.guarded(|| inner.commit(batch))).await
+        blocking::run(move || inner.run(|database| inner.commit(database, batch))).await
     }
 }
 
 impl Inner {
-    fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        guarded(&self.name, work)
+    fn run<T>(&self, work: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        let database = self.database()?;
+        match &*database {
+            Some(database) => guarded(&self.name, || work(database)),
+            None => Err(self.failed("opening", ::redb::Error::PreviousIo)),
+        }
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
+    /// The database, opened anew if an earlier failure is one that passes.
+    fn database(&self) -> Result<RwLockReadGuard<'_, Option<Database>>> {
+        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(path) = self.path.as_deref().filter(|_| open.is_none() || self.trouble.passes()) else {
+            return Ok(open);
+        };
+        drop(open);
+        {
+            let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
+            let again = database.is_none() || self.trouble.passes();
+            if again && !self.trouble.lasts() {
+                // The old one has to let go of the file's lock first.
+                *database = None;
+                self.trouble.forget();
+                *database = Some(self.options.open_file(&self.name, path, &self.trouble)?);
+                tracing::warn!(file = self.name, "the metadata file was opened anew after a failure");
+            }
+        }
+        Ok(self.database.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn get(&self, database: &Database, key: &[u8]) -> Result<Option<Entry>> {
         let reading = |cause: ::redb::Error| self.failed("reading", cause);
-        let transaction = self.database.begin_read().map_err(|cause| reading(cause.into()))?;
+        let transaction = database.begin_read().map_err(|cause| reading(cause.into()))?;
         let table = transaction.open_table(RECORDS).map_err(|cause| reading(cause.into()))?;
         match table.get(key).map_err(|cause| reading(cause.into()))? {
             Some(stored) => self.entry(key, stored.value()).map(Some),
@@ -192,9 +245,9 @@ impl Inner {
         }
     }
 
-    fn scan(&self, keys: Range<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
+    fn scan(&self, database: &Database, keys: Range<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
         let reading = |cause: ::redb::Error| self.failed("reading", cause);
-        let transaction = self.database.begin_read().map_err(|cause| reading(cause.into()))?;
+        let transaction = database.begin_read().map_err(|cause| reading(cause.into()))?;
         let table = transaction.open_table(RECORDS).map_err(|cause| reading(cause.into()))?;
         let range = table.range::<&[u8]>(keys).map_err(|cause| reading(cause.into()))?;
         let mut entries = Vec::new();
@@ -205,12 +258,12 @@ impl Inner {
         Ok(entries)
     }
 
-    fn commit(&self, batch: Batch) -> Result<Revision> {
+    fn commit(&self, database: &Database, batch: Batch) -> Result<Revision> {
         let writing = |cause: ::redb::Error| self.failed("writing", cause);
         // Dropped without a commit, a transaction leaves nothing behind.
-        let mut transaction = self.database.begin_write().map_err(|cause| writing(cause.into()))?;
+        let mut transaction = database.begin_write().map_err(|cause| writing(cause.into()))?;
         transaction.set_durability(Durability::Immediate).map_err(|cause| writing(cause.into()))?;
-        transaction.set_quick_repair(self.quick_recovery);
+        transaction.set_quick_repair(self.options.quick_recovery);
         let revision = {
             let mut records = transaction.open_table(RECORDS).map_err(|cause| writing(cause.into()))?;
             for (key, expectation) in &batch.expectations {
@@ -254,12 +307,12 @@ impl Inner {
     /// Makes the tables, so that reads find them.
     fn prepare(&self) -> Result<()> {
         let writing = |cause: ::redb::Error| self.failed("writing", cause);
-        self.guarded(|| {
-            let reading = self.database.begin_read().map_err(|cause| writing(cause.into()))?;
+        self.run(|database| {
+            let reading = database.begin_read().map_err(|cause| writing(cause.into()))?;
             if reading.open_table(RECORDS).is_ok() && reading.open_table(COUNTERS).is_ok() {
                 return Ok(());
             }
-            let transaction = self.database.begin_write().map_err(|cause| writing(cause.into()))?;
+            let transaction = database.begin_write().map_err(|cause| writing(cause.into()))?;
             transaction.open_table(RECORDS).map_err(|cause| writing(cause.into()))?;
             transaction.open_table(COUNTERS).map_err(|cause| writing(cause.into()))?;
             transaction.commit().map_err(|cause| writing(cause.into()))
