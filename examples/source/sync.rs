@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use distedge::bundle::TrustDocument;
+use distedge::clock::{Clock as _, SystemClock};
 use distedge::distribute::Event;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
-use distedge::source::{ConvergeOptions, ConvergeProgress, EdgeOutcome, HttpDial, Pattern, Rule, Source};
+use distedge::source::{ConvergeOptions, ConvergeProgress, EdgeOutcome, EdgeStatus, HttpDial, Pattern, Rule, Source};
 use serde_json::{Value, json};
 
 use crate::bundles::Which;
@@ -292,9 +293,36 @@ fn sentences(outcome: &EdgeOutcome, dry_run: bool) -> String {
 pub(crate) struct Status {
     /// Show one edge with its receipts.
     edge: Option<NodeName>,
+    /// Ask the edges, instead of telling what they last proved.
+    #[arg(long)]
+    check: bool,
 }
 
 impl Status {
+    /// Brings `status` to what the edges say now. Nothing changes, here or there.
+    async fn ask(&self, source: &Source, status: &mut [EdgeStatus]) -> Result<()> {
+        let edges = status.iter().map(|status| status.edge.name.clone()).collect();
+        let options = ConvergeOptions { edges: Some(edges), dry_run: true, ..ConvergeOptions::default() };
+        let quiet: ConvergeProgress = Arc::new(|_, _| ());
+        for outcome in source.converge(&HttpDial, &options, &quiet).await? {
+            let Some(status) = status.iter_mut().find(|status| status.edge.name == outcome.edge) else {
+                continue;
+            };
+            match outcome.error {
+                // What it proved before is all there is.
+                Some(error) => status.contact.error = Some(error.to_string()),
+                None => {
+                    (status.proven, status.drift) = (outcome.proven, outcome.drift);
+                    status.contact.contacted = Some(SystemClock.now());
+                    status.contact.error = outcome.failed.first().map(|(name, version, error)| {
+                        format!("the bundle {name} {version}: {error}")
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         let mut status = source.status().await?;
         if let Some(name) = &self.edge {
@@ -302,6 +330,9 @@ impl Status {
             if status.is_empty() {
                 return Err(unknown(name));
             }
+        }
+        if self.check {
+            self.ask(source, &mut status).await?;
         }
         let receipts = match &self.edge {
             Some(name) => source.receipts(name).await?,

@@ -9,6 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use tracing::{error, info};
 
 use super::authorize::{Asker, Authorized, authorize};
+use super::budget::Budget;
 use super::content::{Cache, Representation};
 use super::integrity::Verifier;
 use super::metric::Metrics;
@@ -23,6 +24,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::name::{ArtifactPath, RESERVED, RepositoryName};
 use crate::policy::PolicySet;
 use crate::registry::generic;
+
+/// Memory for documents on their way to clients.
+const OUTGOING: u64 = 256 << 20;
+/// Memory for documents that sources send.
+const INCOMING: u64 = 512 << 20;
 
 /// An edge: answers HTTP requests over one tenant's catalog and blobs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,6 +45,8 @@ struct Inner {
     verifier: Arc<Verifier>,
     metrics: Arc<Metrics>,
     damage: Arc<Mutex<Vec<(Digest, String)>>>,
+    outgoing: Budget,
+    incoming: Budget,
 }
 
 impl Edge {
@@ -58,7 +66,20 @@ impl Edge {
             found.lock().unwrap_or_else(PoisonError::into_inner).push((*digest, reason.to_owned()));
         });
         let verifier = Arc::new(verifier);
-        Edge { inner: Arc::new(Inner { receiver, gate, authenticator, policies, verifier, metrics, damage }) }
+        let (outgoing, incoming) = (Budget::new(OUTGOING), Budget::new(INCOMING));
+        Edge {
+            inner: Arc::new(Inner {
+                receiver,
+                gate,
+                authenticator,
+                policies,
+                verifier,
+                metrics,
+                damage,
+                outgoing,
+                incoming,
+            }),
+        }
     }
 
     /// What receives bundles for this edge.
@@ -69,6 +90,16 @@ impl Edge {
     /// The counters of this edge.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// Memory for documents on their way out.
+    pub(super) fn outgoing(&self) -> &Budget {
+        &self.inner.outgoing
+    }
+
+    /// Memory for documents on their way in.
+    pub(super) fn incoming(&self) -> &Budget {
+        &self.inner.incoming
     }
 
     pub(super) fn policies(&self) -> &PolicySet {
@@ -159,7 +190,8 @@ impl Edge {
         public: bool,
     ) -> Result<Response<Body>, Problem> {
         self.restrict(asker, artifact).await?;
-        let representation = representation(artifact, path, public);
+        // What depends on the address of who asks is not for caches that others share.
+        let representation = representation(artifact, path, public && !artifact.constrained);
         let inner = &self.inner;
         let result = authorized.respond(parts, &representation, &inner.verifier).await;
         self.record_damage().await;
@@ -280,7 +312,7 @@ impl Handler for Edge {
             Ok(response) => response,
             Err(problem) => {
                 if problem.status().is_server_error() {
-                    error!(path = ?parts.uri.path(), status = problem.status().as_u16(), detail = problem.detail(), "failed");
+                    error!(path = ?parts.uri.path(), status = problem.status().as_u16(), cause = ?problem.cause(), "failed");
                 }
                 problem.response(head, shape)
             }
