@@ -185,7 +185,17 @@ impl Ledger {
         if live.is_empty() {
             return;
         }
-        let one = &mut self.sent[live[self.dice.below(live.len() as u64) as usize]];
+        let at = live[self.dice.below(live.len() as u64) as usize];
+        self.retire_at(at, fate);
+    }
+
+    /// Takes off the bundle that was made last.
+    pub(super) fn retire_newest(&mut self) {
+        self.retire_at(self.sent.len() - 1, Fate::Removed);
+    }
+
+    fn retire_at(&mut self, at: usize, fate: Fate) {
+        let one = &mut self.sent[at];
         (one.fate, one.settled) = (fate, false);
         let key = (one.offer.name.clone(), one.offer.version.clone());
         match fate {
