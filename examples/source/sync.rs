@@ -12,7 +12,9 @@ use distedge::clock::{Clock as _, SystemClock};
 use distedge::distribute::Event;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
-use distedge::source::{ConvergeOptions, ConvergeProgress, EdgeOutcome, EdgeStatus, HttpDial, Pattern, Rule, Source};
+use distedge::source::{
+    ConvergeOptions, ConvergeProgress, EdgeOutcome, EdgeStatus, HttpDial, Pattern, Rule, Source,
+};
 use serde_json::{Value, json};
 
 use crate::bundles::Which;
@@ -103,7 +105,11 @@ impl Distribute {
         let edges: Vec<NodeName> =
             source.matching_edges(&rules).await?.into_iter().map(|edge| edge.name).collect();
         if edges.is_empty() {
-            return Err(Error::new(ErrorKind::NotFound, "no edge matches"));
+            let why = match source.edges().await?.is_empty() {
+                true => "no edge is known: add one with `edge add`",
+                false => "no edge matches; `edge list` shows those that are known",
+            };
+            return Err(Error::new(ErrorKind::NotFound, why));
         }
         let options = ConvergeOptions {
             edges: Some(edges.iter().cloned().collect()),
@@ -122,8 +128,7 @@ impl Distribute {
         } else {
             let changed = source.assign(name, version, &edges).await?;
             output.note(&format!(
-                "{} of {} should hold {name} {version} anew.",
-                changed,
+                "{name} {version} is for {}, {changed} of them new.",
                 count(edges.len() as u64, "edge")
             ));
         }
@@ -314,9 +319,10 @@ impl Status {
                 None => {
                     (status.proven, status.drift) = (outcome.proven, outcome.drift);
                     status.contact.contacted = Some(SystemClock.now());
-                    status.contact.error = outcome.failed.first().map(|(name, version, error)| {
-                        format!("the bundle {name} {version}: {error}")
-                    });
+                    status.contact.error = outcome
+                        .failed
+                        .first()
+                        .map(|(name, version, error)| format!("the bundle {name} {version}: {error}"));
                 }
             }
         }

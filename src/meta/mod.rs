@@ -7,8 +7,6 @@ mod ext;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
-#[cfg(feature = "redb")]
-mod watched;
 
 use std::collections::BTreeMap;
 use std::fmt;

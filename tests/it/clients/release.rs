@@ -187,20 +187,23 @@ fn aria2c(url: &str, files: &Files, out: &Path) {
     }
 }
 
+/// Opens the listings and clicks on every file.
 fn browser(url: &str, files: &Files, out: &Path) {
-    if !installed("chromium") {
+    if !installed("chromium") || !installed("node") {
         return;
     }
-    let profile = out.join("profile");
-    let mut chromium = program("chromium");
-    // The sandbox needs rights that a container may not have.
-    chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
-    chromium.arg(format!("--user-data-dir={}", profile.display()));
-    let page = good(chromium.arg("--dump-dom").arg(format!("{url}/wheels/")));
-    for (path, file) in files.iter().filter(|(path, _)| path.starts_with("wheels/")) {
-        let name = path.strip_prefix("wheels/").unwrap();
-        assert!(page.contains(&format!("href=\"./{name}\"")), "{page}");
-        assert!(page.contains(&digest(file)), "{page}");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/browser_download.cjs");
+    for folder in ["wheels/", "debian/", "npm/", "images/v1/"] {
+        let files: Vec<_> = files.iter().filter(|(path, _)| path.starts_with(folder)).collect();
+        let to = out.join(format!("browser-{}", folder.replace('/', "-")));
+        fs::create_dir(&to).unwrap();
+        let mut browser = program("node");
+        browser.arg(&script).args(["chromium", &format!("{url}/{folder}")]).arg(&to).arg(out.join("profile"));
+        let said = good(&mut browser);
+        assert_eq!(said.lines().count(), 1 + files.len(), "a title and the files: {said}");
+        for (_, file) in files {
+            equal(&to.join(name_of(file)), file, "the browser");
+        }
     }
 }
 
