@@ -125,9 +125,10 @@ fn securesystemslib_verifies_the_envelope() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/securesystemslib_verify.py");
     let verify = |envelope: &Envelope, threshold: &str, keys: &[&SigningKey]| {
         fs::write(&path, envelope.to_json()).unwrap();
-        let files = keys.iter().enumerate().map(|(at, key)| {
-            write(&directory, &format!("{at}.pem"), key.public_key().to_pem())
-        });
+        let files = keys
+            .iter()
+            .enumerate()
+            .map(|(at, key)| write(&directory, &format!("{at}.pem"), key.public_key().to_pem()));
         run(Command::new(&python).arg(&script).arg(&path).arg(threshold).args(files))
     };
     let (good, said) = verify(&envelope, "2", &[&a, &b]);

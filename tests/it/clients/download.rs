@@ -31,8 +31,7 @@ impl Packages {
         apt.args(["download", "--quiet", "hostname", "netbase"]);
         let mut npm = program("npm");
         npm.args(["pack", "--silent", "ms@2.1.3"]);
-        let worlds =
-            [("wheels", pip, ".whl", 2), ("debian", apt, ".deb", 2), ("npm", npm, ".tgz", 1)];
+        let worlds = [("wheels", pip, ".whl", 2), ("debian", apt, ".deb", 2), ("npm", npm, ".tgz", 1)];
         let mut packages = Vec::new();
         for (repository, mut client, suffix, count) in worlds {
             let files = fetch(repository, &mut client, suffix)?;

@@ -92,7 +92,14 @@ impl House {
 
     /// Makes the source know an edge at `url`.
     pub fn know(&self, name: &str, url: &str) {
-        self.source.good(&["edge", "add", name, url, "--token-file", self.token_file(name).to_str().unwrap()]);
+        self.source.good(&[
+            "edge",
+            "add",
+            name,
+            url,
+            "--token-file",
+            self.token_file(name).to_str().unwrap(),
+        ]);
     }
 
     /// kill -9.

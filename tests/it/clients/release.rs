@@ -194,7 +194,13 @@ fn browser(url: &str, files: &Files, out: &Path) {
     let profile = out.join("profile");
     let mut chromium = program("chromium");
     // The sandbox needs rights that a container may not have.
-    chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]);
+    chromium.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+    ]);
     chromium.arg(format!("--user-data-dir={}", profile.display()));
     let page = good(chromium.arg("--dump-dom").arg(format!("{url}/wheels/")));
     for (path, file) in files.iter().filter(|(path, _)| path.starts_with("wheels/")) {

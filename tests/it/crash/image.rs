@@ -78,7 +78,11 @@ fn changes(found: &Snapshot, expected: &Snapshot) -> Vec<String> {
     let show = |snapshot: &Snapshot, key| {
         snapshot.records.get(key).map(|value: &bytes::Bytes| value.escape_ascii().to_string())
     };
-    differ.map(|key| format!("{}: {:?} instead of {:?}", key.escape_ascii(), show(found, key), show(expected, key))).collect()
+    differ
+        .map(|key| {
+            format!("{}: {:?} instead of {:?}", key.escape_ascii(), show(found, key), show(expected, key))
+        })
+        .collect()
 }
 
 #[derive(Default)]
