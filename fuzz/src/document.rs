@@ -124,9 +124,8 @@ pub fn trust(data: &[u8]) -> bool {
         signatures: vec![unsigned],
     };
     let bytes = envelope.to_json();
-    let tenant = "default".parse().unwrap();
-    assert!(TrustDocument::accept(&bytes, Anchor::Pinned(key_set()), &tenant, NOW).is_err());
     let Ok(document) = TrustDocument::parse_unverified(&bytes) else { return false };
+    assert!(TrustDocument::accept(&bytes, Anchor::Pinned(key_set()), &document.tenant, NOW).is_err());
     let shown = String::from_utf8_lossy(data);
     let written = document.to_payload();
     let again = Envelope { payload: written.clone().into(), ..envelope }.to_json();
@@ -152,14 +151,14 @@ pub fn trust(data: &[u8]) -> bool {
 /// The payload of a receipt: as [`statement`]; and only the edge's own key makes it one.
 pub fn receipt(data: &[u8]) -> bool {
     let envelope = Envelope::seal(RECEIPT_PAYLOAD, data.to_vec(), &[signing_key()], NOW).unwrap().to_json();
+    let key = signing_key().public_key();
+    let Ok(receipt) = Receipt::verify(&envelope, &key, NOW) else { return false };
+    let shown = String::from_utf8_lossy(data);
     let stranger = PublicKey::from_ed25519([
         0xd7, 0x5a, 0x98, 0x01, 0x82, 0xb1, 0x0a, 0xb7, 0xd5, 0x4b, 0xfe, 0xd3, 0xc9, 0x64, 0x07, 0x3a, 0x0e,
         0xe1, 0x72, 0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68, 0xf7, 0x07, 0x51, 0x1a,
     ]);
     assert!(Receipt::verify(&envelope, &stranger.unwrap(), NOW).is_err());
-    let key = signing_key().public_key();
-    let Ok(receipt) = Receipt::verify(&envelope, &key, NOW) else { return false };
-    let shown = String::from_utf8_lossy(data);
     let again = receipt.seal(signing_key(), NOW).unwrap().to_json();
     assert_eq!(Receipt::verify(&again, &key, NOW).unwrap(), receipt, "{shown}");
     true

@@ -39,7 +39,7 @@ pub fn range(data: &[u8]) -> bool {
     let [low, high, field @ ..] = data else { return false };
     let Ok(field) = std::str::from_utf8(field) else { return false };
     let small = u16::from_le_bytes([*low, *high]);
-    let size = if small < 0xf000 { u64::from(small) } else { u64::MAX - u64::from(small & 0xff) };
+    let size = if small < 0x1000 { u64::from(small) } else { u64::MAX - u64::from(small & 0xff) };
     let ranges = Ranges::parse(field, size);
     if let Ranges::Satisfiable(parts) = &ranges {
         assert!(!parts.is_empty() && parts.len() <= MAX_PARTS, "{field:?} of {size}: {parts:?}");
@@ -51,7 +51,7 @@ pub fn range(data: &[u8]) -> bool {
             "{field:?} of {size}: {parts:?}"
         );
     }
-    if small < 0xf000 {
+    if small < 0x1000 {
         let found = match &ranges {
             Ranges::Ignore => None,
             Ranges::Unsatisfiable => Some(Vec::new()),
@@ -192,7 +192,7 @@ pub fn pattern(data: &[u8]) -> bool {
     assert!(Pattern::new("**").is_ok_and(|all| all.matches(name)), "{name:?}");
     // Names are those of artifacts: no segment of theirs is empty.
     let is_name = !name.split('/').any(str::is_empty);
-    if is_name && written.len() <= 64 && name.len() <= 64 {
+    if is_name && written.len() <= 32 && name.len() <= 32 {
         let (pattern, name): (Vec<char>, Vec<char>) = (written.chars().collect(), name.chars().collect());
         let naive = matches(&pattern, &name, true, &mut HashMap::new());
         assert_eq!(answer, naive, "{written:?} against {name:?}");
