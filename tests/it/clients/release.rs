@@ -15,7 +15,7 @@ use super::proxy::Proxy;
 use super::tool::{good, installed, program, run};
 use crate::process::call;
 
-const IMAGE: usize = 64 << 20;
+const IMAGE: usize = 32 << 20;
 const KIB: u64 = 1024;
 
 /// Bytes that no two pieces of are alike.
@@ -88,12 +88,12 @@ fn a_release_reaches_an_edge_that_was_killed_while_it_received() {
     let whole: u64 = files.iter().map(|(_, file)| file.metadata().unwrap().len()).sum();
     let image = digest(&files.last().unwrap().1);
 
-    wire.hold_after(24 << 20);
+    wire.hold_after(12 << 20);
     let distribute = ["--json", "distribute", "shop", "1.0", "--edge", "*"];
     let first = house.source.command(&distribute).stdout(std::process::Stdio::piped()).spawn().unwrap();
     wire.wait_until_held();
     let stood = standing(&house, "osaka", &image);
-    assert!(stood > 16 << 20 && stood < 25 << 20, "{stood}");
+    assert!(stood > 8 << 20 && stood < 13 << 20, "{stood}");
     house.kill("osaka");
     let first = first.wait_with_output().unwrap();
     assert_eq!(first.status.code(), Some(1), "an edge that was not reached costs the exit code");
