@@ -12,7 +12,7 @@ pub struct Fixture {
     pub name: &'static str,
     /// Whether the three belong together and are acceptable.
     pub good: bool,
-    /// The certificate, armored.
+    /// The certificate, armored or binary.
     pub certificate: &'static [u8],
     /// What is signed.
     pub message: &'static [u8],
@@ -93,8 +93,9 @@ fn keys() -> &'static [PublicKey] {
     static KEYS: OnceLock<Vec<PublicKey>> = OnceLock::new();
     KEYS.get_or_init(|| {
         let parse = |fixture: &Fixture| {
-            let text = std::str::from_utf8(fixture.certificate).unwrap();
-            PublicKey::parse(text).unwrap_or_else(|error| panic!("{}: {error}", fixture.name))
+            let binary = || armor(fixture.certificate);
+            let text = std::str::from_utf8(fixture.certificate).map_or_else(|_| binary(), str::to_owned);
+            PublicKey::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", fixture.name))
         };
         FIXTURES.iter().map(parse).collect()
     })

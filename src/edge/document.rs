@@ -70,7 +70,7 @@ pub(super) async fn respond(
     }
     if rest == ["receipt"] {
         let receipt = catalog.receipt(name, version).await?.ok_or_else(nothing)?;
-        return Ok(media::document(admitted.head, "application/json", receipt));
+        return Ok(named(media::document(admitted.head, "application/json", receipt), "receipt.json"));
     }
     let stored = catalog.envelope(name, version).await?.ok_or_else(nothing)?;
     // The envelope goes out as it is; for everything else it is taken apart.

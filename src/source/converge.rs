@@ -70,7 +70,7 @@ pub struct EdgeOutcome {
     pub sent_blobs: u64,
     /// What a dry run would send, or a broken run did not.
     pub plan: Vec<PlannedBlob>,
-    /// The edge's drift after the run; see [`EdgeStatus::drift`].
+    /// The edge's drift after the run, or as a dry run found it; see [`EdgeStatus::drift`].
     pub drift: u64,
 }
 
@@ -305,6 +305,7 @@ impl Source {
             plan: Vec::new(),
             drift: 0,
         };
+        let mut proven = None;
         match reached {
             Err(error) => {
                 tracing::warn!(edge = %edge.name, %error, "the edge was not brought to its desired state");
@@ -334,6 +335,10 @@ impl Source {
                     })
                     .await?;
                 }
+                if options.dry_run {
+                    let names = run.proofs.iter().map(|proof| (proof.bundle.clone(), proof.version.clone()));
+                    proven = Some(names.collect::<BTreeSet<_>>());
+                }
                 for (name, version, error) in &run.failed {
                     tracing::warn!(edge = %edge.name, bundle = %name, %version, %error, "the bundle did not get there");
                 }
@@ -344,7 +349,13 @@ impl Source {
                 outcome.sent_blobs = run.sent_blobs;
             }
         }
-        (_, outcome.drift) = self.drift(&edge.name, records).await?;
+        outcome.drift = match proven {
+            // A dry run keeps no receipts: what the edge proved just now counts.
+            Some(proven) => {
+                tally(records, |record| proven.contains(&(record.name.clone(), record.version.clone()))).1
+            }
+            None => self.drift(&edge.name, records).await?.1,
+        };
         Ok(outcome)
     }
 
@@ -418,15 +429,9 @@ impl Source {
             .into_iter()
             .map(|receipt| ((receipt.bundle, receipt.version), receipt.payload))
             .collect();
-        let (mut proven, mut drift) = (0, 0);
-        for record in records {
-            if receipts.get(&(record.name.clone(), record.version.clone())) == Some(&record.digest) {
-                proven += 1;
-            } else {
-                drift += 1 + record.items;
-            }
-        }
-        Ok((proven, drift))
+        Ok(tally(records, |record| {
+            receipts.get(&(record.name.clone(), record.version.clone())) == Some(&record.digest)
+        }))
     }
 
     async fn contact(&self, edge: &NodeName) -> Result<ContactRecord> {
@@ -442,6 +447,13 @@ fn failure(failed: &[(BundleName, Version, Error)]) -> Option<String> {
         count => format!(" (and {} more)", count - 1),
     };
     Some(format!("the bundle {name} {version}: {error}{others}"))
+}
+
+/// How many of `records` are `proven`, and the drift that the others are.
+fn tally(records: &[BundleRecord], proven: impl Fn(&BundleRecord) -> bool) -> (u64, u64) {
+    records.iter().fold((0, 0), |(count, drift), record| {
+        if proven(record) { (count + 1, drift) } else { (count, drift + 1 + record.items) }
+    })
 }
 
 fn contact_key(edge: &NodeName) -> Vec<u8> {

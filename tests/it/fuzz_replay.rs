@@ -120,10 +120,12 @@ fn dearmored(armored: &[u8]) -> Option<Vec<u8>> {
 fn documents(seeds: &mut Vec<Seed>) {
     let known = oracle::signing_key();
     let pgp = SigningKey::generate(Algorithm::OpenPgp, "Fuzz <fuzz@example.test>", NOW).unwrap();
+    // What the known key signs, an oracle takes for forged.
+    let other = SigningKey::generate(Algorithm::Ed25519, "", NOW).unwrap();
     let small = statement(2, false);
     for (name, statement) in [("small", small.clone()), ("full", statement(12, true))] {
         seeds.push(("statement", name.into(), statement.to_payload()));
-        let signers: [&dyn Signer; 2] = [known, &pgp];
+        let signers: [&dyn Signer; 2] = [&other, &pgp];
         let envelope = Envelope::seal(STATEMENT_PAYLOAD, statement.to_payload(), &signers, NOW).unwrap();
         seeds.push(("envelope", format!("{name}-signed-twice"), envelope.to_json()));
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 /// The edge example; `cargo test` builds it beside the tests.
 pub fn edge_binary() -> PathBuf {
@@ -19,7 +19,10 @@ pub fn edge_binary() -> PathBuf {
 
 /// The command of an edge, free of this machine's own settings.
 pub fn edge_command() -> Command {
-    let mut command = Command::new(edge_binary());
+    unsettled(Command::new(edge_binary()))
+}
+
+fn unsettled(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("DISTEDGE_") {
             command.env_remove(name);
@@ -38,6 +41,8 @@ pub struct EdgeProcess {
     child: Child,
     output: BufReader<ChildStdout>,
     log: PathBuf,
+    /// Where in the log its own words begin.
+    begin: usize,
     /// Where it listens.
     pub address: SocketAddr,
     /// What it printed until it listened.
@@ -55,28 +60,50 @@ impl EdgeProcess {
 
     /// The same, or what it said to standard error.
     pub fn try_start(data: &Path, log: &Path, arguments: &[&str]) -> Result<EdgeProcess, String> {
-        let mut edge = EdgeProcess::launch(data, log, arguments);
-        let before = edge.log().len();
+        EdgeProcess::launch(data, log, arguments).ready()
+    }
+
+    /// Starts an edge that may write no file beyond `bytes`, as on a full disk, until
+    /// [`lift_limit`](EdgeProcess::lift_limit).
+    pub fn start_limited(data: &Path, log: &Path, bytes: u64, arguments: &[&str]) -> EdgeProcess {
+        let mut command = unsettled(Command::new("sh"));
+        // A write that is refused is an error then, not a signal.
+        let script = format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", bytes / 512);
+        command.args(["-c", &script]).arg(edge_binary());
+        EdgeProcess::spawn(command, data, log, arguments).ready().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Files may grow again.
+    pub fn lift_limit(&self) {
+        prlimit(Some(self.pid()), Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
+    }
+
+    fn ready(mut self) -> Result<EdgeProcess, String> {
         loop {
             let mut line = String::new();
-            if edge.output.read_line(&mut line).unwrap() == 0 {
-                let status = edge.child.wait().unwrap();
-                return Err(format!("{status}: {}", &edge.log()[before..]));
+            if self.output.read_line(&mut line).unwrap() == 0 {
+                let status = self.child.wait().unwrap();
+                return Err(format!("{status}: {}", &self.log()[self.begin..]));
             }
             let address = line.strip_prefix("listening on ").and_then(|url| url.trim_end().split_once("://"));
             let address = address.map(|(_, address)| address.parse().unwrap());
-            edge.told.push(line.trim_end().to_owned());
+            self.told.push(line.trim_end().to_owned());
             if let Some(address) = address {
-                edge.address = address;
-                return Ok(edge);
+                self.address = address;
+                return Ok(self);
             }
         }
     }
 
     /// Starts an edge and does not wait until it listens.
     pub fn launch(data: &Path, log: &Path, arguments: &[&str]) -> EdgeProcess {
+        EdgeProcess::spawn(edge_command(), data, log, arguments)
+    }
+
+    fn spawn(mut command: Command, data: &Path, log: &Path, arguments: &[&str]) -> EdgeProcess {
         let errors = File::options().create(true).append(true).open(log).unwrap();
-        let mut child = edge_command()
+        let begin = errors.metadata().unwrap().len() as usize;
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(arguments)
@@ -87,7 +114,7 @@ impl EdgeProcess {
             .expect("the edge starts");
         let output = BufReader::new(child.stdout.take().unwrap());
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        EdgeProcess { child, output, log: log.to_owned(), address, told: Vec::new() }
+        EdgeProcess { child, output, log: log.to_owned(), begin, address, told: Vec::new() }
     }
 
     /// The control token, if this was the first start.

@@ -63,7 +63,7 @@ impl Reader {
             use std::os::unix::fs::PermissionsExt as _;
             fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
         }
-        let script = format!("set -euo pipefail\n{}\n{block}", self.prelude);
+        let script = format!("set -euo pipefail\n{{\n{}\n}} >/dev/null\n{block}", self.prelude);
         run(program("bash")
             .args(["-c", &script])
             .current_dir(self.directory.path())

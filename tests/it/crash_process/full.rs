@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use distedge::error::ErrorKind;
+
 use super::{Dice, Fate, Ledger, Machine, is_silence, setting};
 use crate::process::{EdgeProcess, call};
 
@@ -99,6 +101,46 @@ fn a_full_disk_is_told_leaves_nothing_partial_and_heals() {
     }
     assert!(refused > 0, "the disk was never full");
     assert_eq!(restarted, 0, "it must heal by itself");
+}
+
+/// The metadata file cannot grow and nor can blobs; then they can. In between everything old is served,
+/// and afterwards no restart is needed.
+#[test]
+fn refused_writes_are_told_and_heal_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut ledger = Ledger::new(Dice::new("refused writes"));
+    let machine = Small(dir.path().to_owned());
+    let log = dir.path().join("log");
+    let limit = 4 << 20;
+    // The log is a file as well.
+    let arguments = ["--public", "--log", "error"];
+    let edge = EdgeProcess::start_limited(&machine.data(), &log, limit, &arguments);
+    ledger.token = edge.token().map(str::to_owned);
+    let contact = ledger.contact(&edge);
+    runtime.block_on(ledger.release(&[1000, 0]));
+    runtime.block_on(ledger.converge(&contact)).unwrap();
+
+    // A blob that does not fit.
+    runtime.block_on(ledger.release(&[limit + 1]));
+    let error = runtime.block_on(ledger.converge(&contact)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    ledger.check(&edge);
+    ledger.retire_newest();
+    // Metadata that does not fit: more and more of it.
+    let refused = (0..200).find_map(|_| {
+        let names = 400;
+        runtime.block_on(ledger.release(&vec![1; names]));
+        runtime.block_on(ledger.converge(&contact)).err()
+    });
+    let refused = refused.expect("the metadata file outgrows the limit");
+    assert_eq!(refused.kind(), ErrorKind::NoSpace, "{refused}");
+    assert!(fs::metadata(machine.data().join("meta.redb")).unwrap().len() <= limit);
+    ledger.check(&edge);
+    edge.lift_limit();
+    runtime.block_on(ledger.converge(&contact)).expect("it heals");
+    ledger.check(&edge);
+    assert!(edge.log().contains("File too large"), "{}", edge.log());
 }
 
 /// The sentence without digests and numbers, so that equal ones meet.

@@ -12,7 +12,7 @@ use distedge::meta::MemoryStore;
 
 use super::{Dice, Ledger, Machine, control, programme, setting};
 use crate::process::{EdgeProcess, call, reply, request};
-use crate::support::TestEdge;
+use crate::support::{NOW, TestEdge};
 
 struct Killer(PathBuf);
 
@@ -147,6 +147,7 @@ fn a_stop_waits_for_a_download_under_way() {
 async fn a_whole_upload_that_was_not_committed_is_no_blob() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::new(Dice::new("uncommitted"));
+    ledger.house.trust.issued = NOW;
     ledger.release(&[5000, 6000]).await;
     let store = FsBlobStore::open(dir.path()).unwrap();
     let resumable = store.as_resumable().unwrap();

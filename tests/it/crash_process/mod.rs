@@ -185,7 +185,17 @@ impl Ledger {
         if live.is_empty() {
             return;
         }
-        let one = &mut self.sent[live[self.dice.below(live.len() as u64) as usize]];
+        let at = live[self.dice.below(live.len() as u64) as usize];
+        self.retire_at(at, fate);
+    }
+
+    /// Takes off the bundle that was made last.
+    pub(super) fn retire_newest(&mut self) {
+        self.retire_at(self.sent.len() - 1, Fate::Removed);
+    }
+
+    fn retire_at(&mut self, at: usize, fate: Fate) {
+        let one = &mut self.sent[at];
         (one.fate, one.settled) = (fate, false);
         let key = (one.offer.name.clone(), one.offer.version.clone());
         match fate {
@@ -241,7 +251,7 @@ impl Ledger {
             match self.dice.below(100) {
                 0..10 if live > 3 => self.retire(Fate::Withdrawn),
                 10..20 if live > 10 => self.retire(Fate::Removed),
-                20..28 => match call(edge.address(), "POST", "/api/v1/gc", self.token.as_deref(), b"") {
+                20..32 => match call(edge.address(), "POST", "/api/v1/gc", self.token.as_deref(), b"") {
                     Ok(reply) => {
                         assert_eq!(reply.status, 200, "{}", reply.text());
                         self.figures.collections += 1;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod fault;
+mod full;
 mod model;
 mod open;
 mod race;
