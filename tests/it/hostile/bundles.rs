@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 use super::house::{Lane, shop};
 use crate::support::{House, NOW, name};
 
+/// What is wrong, and how it gets into the document.
+type Fault = (&'static str, fn(&mut Value));
+
 /// A lane and a statement of `shop` 1.0 that would be accepted, assigned.
 fn lane() -> (Lane, Vec<u8>) {
     let mut lane = Lane::new();
@@ -233,7 +236,7 @@ fn g10_paths() {
 #[test]
 fn g11_counts_and_sizes() {
     let (mut lane, payload) = lane();
-    let faults: [(&str, fn(&mut Value)); 7] = [
+    let faults: [Fault; 7] = [
         ("a subject more", |json| {
             let subject = json["subject"][1].clone();
             json["subject"].as_array_mut().unwrap().push(subject);

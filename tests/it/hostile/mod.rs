@@ -21,6 +21,7 @@ mod bundles;
 mod faults;
 mod framing;
 mod house;
+mod http2;
 mod paths;
 mod private;
 mod ranges;
