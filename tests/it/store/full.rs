@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use distedge::blob::vfs::Vfs;
-use distedge::blob::{BlobStore, BlobStoreExt, FsBlobStore};
+use distedge::blob::{BlobStoreExt, FsBlobStore};
 use distedge::error::{ErrorKind, Result};
 use distedge::meta::{Batch, MetadataStore, MetadataStoreExt, RedbOptions, RedbStore, Revision};
 use distedge::testing::block_on;
