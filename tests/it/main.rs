@@ -3,7 +3,11 @@
 #![allow(unreachable_pub)]
 
 mod bundle;
+mod clients;
+mod crash;
+mod crash_process;
 mod edge_process;
+mod fuzz_replay;
 mod http;
 mod lane;
 mod process;

@@ -256,7 +256,7 @@ pub fn peer() -> SocketAddr {
 }
 
 /// The same identity key for the same name, so that an edge can be opened again.
-fn identity(edge: &str) -> SigningKey {
+pub fn identity(edge: &str) -> SigningKey {
     static KEYS: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
     let mut keys = KEYS.lock().unwrap();
     let secret = keys.entry(edge.to_owned()).or_insert_with(|| {
