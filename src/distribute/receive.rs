@@ -217,7 +217,8 @@ impl Receiver {
     pub async fn position(&self, digest: &Digest) -> Result<UploadAnswer> {
         let size = self.claimed(digest).await?;
         let info = BlobInfo { digest: *digest, size };
-        Ok(UploadAnswer { have: self.have(&info).await?, size, taken: false })
+        let have = if self.is_stored(&info).await? { size } else { self.kept(&info).await? };
+        Ok(UploadAnswer { have, size, taken: false })
     }
 
     /// Takes bytes of a wanted blob, which begin at `offset`. The last byte completes it: the blob
@@ -229,19 +230,23 @@ impl Receiver {
     pub async fn upload(&self, digest: &Digest, offset: u64, mut bytes: ByteStream) -> Result<UploadAnswer> {
         let size = self.claimed(digest).await?;
         let info = BlobInfo { digest: *digest, size };
-        if self.blobs.stat(digest).await?.is_some() {
+        if self.is_stored(&info).await? {
             return Ok(UploadAnswer { have: size, size, taken: false });
         }
         let mut writer = match self.blobs.as_resumable() {
             Some(resumable) => resumable.resume(&info).await?,
             None => self.blobs.create(&info).await?,
         };
-        if writer.position() != offset {
+        // A crash came between the last byte and the blob: what is kept is completed as it is.
+        let kept_whole = size > 0 && writer.position() == size;
+        if writer.position() != offset && !kept_whole {
             return Ok(UploadAnswer { have: writer.position(), size, taken: false });
         }
-        while let Some(chunk) = bytes.next().await {
-            if let Err(error) = writer.write(chunk?).await {
-                return Err(self.lied(digest, error).await);
+        if !kept_whole {
+            while let Some(chunk) = bytes.next().await {
+                if let Err(error) = writer.write(chunk?).await {
+                    return Err(self.lied(digest, error).await);
+                }
             }
         }
         let have = writer.position();
@@ -250,7 +255,7 @@ impl Receiver {
         {
             return Err(self.lied(digest, error).await);
         }
-        Ok(UploadAnswer { have, size, taken: true })
+        Ok(UploadAnswer { have, size, taken: !kept_whole })
     }
 
     /// Makes a prepared bundle visible and answers the signed receipt; repeated, the same receipt.
@@ -336,21 +341,24 @@ impl Receiver {
             statement.items().iter().map(|item| (item.digest, item.size)).collect();
         let mut missing = Vec::new();
         for (digest, size) in blobs {
-            let have = self.have(&BlobInfo { digest, size }).await?;
-            // An empty blob is missing too, although all of its bytes are here.
-            if have < size || (size == 0 && self.blobs.stat(&digest).await?.is_none()) {
-                missing.push(Want { digest, size, have });
+            let info = BlobInfo { digest, size };
+            if !self.is_stored(&info).await? {
+                missing.push(Want { digest, size, have: self.kept(&info).await? });
             }
         }
         Ok(missing)
     }
 
-    async fn have(&self, info: &BlobInfo) -> Result<u64> {
-        if self.blobs.stat(&info.digest).await?.is_some() {
-            return Ok(info.size);
-        }
+    /// A blob of another size under this name is damaged, or the statement lies.
+    async fn is_stored(&self, info: &BlobInfo) -> Result<bool> {
+        Ok(self.blobs.stat(&info.digest).await?.is_some_and(|stored| stored.size == info.size))
+    }
+
+    /// How many bytes of a blob that is not stored are kept. Its last byte is not among them: a
+    /// position at the end says that the blob is stored.
+    async fn kept(&self, info: &BlobInfo) -> Result<u64> {
         match self.blobs.as_resumable() {
-            Some(resumable) => resumable.position(info).await,
+            Some(resumable) => Ok(resumable.position(info).await?.min(info.size.saturating_sub(1))),
             None => Ok(0),
         }
     }
