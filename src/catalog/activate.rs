@@ -12,13 +12,17 @@ use crate::bundle::{Envelope, Item, Statement, VerifiedBundle};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::meta::Batch;
+use crate::meta::{Batch, Expectation, Revision};
 use crate::name::{BundleName, RepositoryName, Version};
 
 /// Why a bundle's artifacts leave the shelves.
 enum Retraction {
     Withdrawn(GoneRecord),
     Removed,
+    /// Still not complete, and offered before this time.
+    Abandoned(Timestamp),
+    /// The trust document that this commit wrote assigns it to this edge no more.
+    Unassigned(Revision),
 }
 
 impl Catalog {
@@ -98,7 +102,9 @@ impl Catalog {
 
     /// Makes every artifact and alias of a prepared bundle visible, together with its receipt.
     ///
-    /// The caller has seen that every blob is stored. A repository that is not known yet is
+    /// The caller has read the record that the commit `prepared` wrote
+    /// ([`bundle_at`](Catalog::bundle_at)), and has seen after that that every blob is stored. `None`
+    /// if the record has changed since: the blobs may be gone. A repository that is not known yet is
     /// created; anyone may read it if `public` says so.
     ///
     /// # Errors
@@ -106,10 +112,11 @@ impl Catalog {
     pub async fn activate(
         &self,
         statement: &Statement,
+        prepared: Revision,
         receipt: Bytes,
         public: bool,
         now: Timestamp,
-    ) -> Result<BundleRecord> {
+    ) -> Result<Option<BundleRecord>> {
         let bundle = statement.bundle();
         let key = self.bundle_key("b", &bundle.name, &bundle.version);
         self.retry(|| async {
@@ -117,9 +124,10 @@ impl Catalog {
                 return Err(unknown(&bundle.name, &bundle.version));
             };
             match record.state {
-                BundleState::Committed => return Ok(Some(record)),
+                BundleState::Committed => return Ok(Some(Some(record))),
                 BundleState::Withdrawn => return Err(withdrawn(&record)),
                 BundleState::Removed => return Err(unknown(&bundle.name, &bundle.version)),
+                BundleState::Prepared if entry.revision != prepared => return Ok(Some(None)),
                 BundleState::Prepared => {}
             }
             let mut batch = Batch::new();
@@ -132,7 +140,7 @@ impl Catalog {
             let what = format!("{}/{}", bundle.name, bundle.version);
             let detail = format!("{} artifacts became visible", record.items);
             self.add_event(&mut batch, &EventRecord::new(now, "bundle.committed", what, detail))?;
-            Ok(self.commit(batch).await?.map(|_| record))
+            Ok(self.commit(batch).await?.map(|_| Some(record)))
         })
         .await
     }
@@ -147,6 +155,30 @@ impl Catalog {
     /// Takes a bundle off this edge; it may come back. `true` if it was here.
     pub async fn remove(&self, name: &BundleName, version: &Version, now: Timestamp) -> Result<bool> {
         self.retract(name, version, None, Retraction::Removed, now).await
+    }
+
+    /// Takes back an offer that was made before `offered` and is not committed yet. `true` if it
+    /// was one.
+    pub async fn abandon(
+        &self,
+        name: &BundleName,
+        version: &Version,
+        offered: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.retract(name, version, None, Retraction::Abandoned(offered), now).await
+    }
+
+    /// As [`remove`](Catalog::remove), unless another trust document is in force by now than the one
+    /// that the commit `trust` wrote.
+    pub async fn unassign(
+        &self,
+        name: &BundleName,
+        version: &Version,
+        trust: Revision,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.retract(name, version, None, Retraction::Unassigned(trust), now).await
     }
 
     async fn retract(
@@ -171,8 +203,27 @@ impl Catalog {
                 Retraction::Withdrawn(gone) => {
                     (BundleState::Withdrawn, "bundle.withdrawn", gone.reason.clone())
                 }
-                Retraction::Removed => (BundleState::Removed, "bundle.removed", "taken off this edge".into()),
+                Retraction::Removed | Retraction::Unassigned(_) => {
+                    (BundleState::Removed, "bundle.removed", "taken off this edge".into())
+                }
+                Retraction::Abandoned(_) => {
+                    (BundleState::Removed, "bundle.removed", "not completed in time".into())
+                }
             };
+            match why {
+                Retraction::Abandoned(offered)
+                    if record.state != BundleState::Prepared || record.offered >= offered =>
+                {
+                    return Ok(Some(false));
+                }
+                Retraction::Unassigned(revision) => match self.trust().await? {
+                    Some(trust) if trust.revision == revision => {
+                        batch.expect_unchanged(trust.key.clone(), Some(&trust));
+                    }
+                    _ => return Ok(Some(false)),
+                },
+                _ => {}
+            }
             if record.state == state || record.state == BundleState::Withdrawn {
                 return Ok(Some(false));
             }
@@ -246,6 +297,7 @@ impl Catalog {
             if self.artifact(&alias.repository, path).await?.is_some() {
                 return Err(conflict(format!("{what} is an artifact here and cannot become an alias")));
             }
+            batch.expect(self.key("a", &[alias.repository.as_str(), path.as_str()]), Expectation::Absent);
             let key = self.key("l", &[alias.repository.as_str(), path.as_str()]);
             let old = self.read::<AliasRecord>(&key).await?;
             batch.expect_unchanged(key.clone(), old.as_ref().map(|(_, entry)| entry));
@@ -279,17 +331,22 @@ impl Catalog {
                 "{repository}/{path} is an alias here and cannot become an artifact"
             )));
         }
+        batch.expect(self.key("l", &[repository.as_str(), path.as_str()]), Expectation::Absent);
         let folded = path.folded();
         let key = self.key("n", &[repository.as_str(), &folded]);
         let other = self.store.get(&key).await?;
+        batch.expect_unchanged(key.clone(), other.as_ref());
         let mut twin = other.as_ref().map(|entry| String::from_utf8_lossy(&entry.value).into_owned());
         if folded != path.as_str() {
-            if twin.is_none()
-                && self.store.get(&self.key("a", &[repository.as_str(), &folded])).await?.is_some()
-            {
-                twin = Some(folded);
+            if twin.is_none() {
+                let plain = self.key("a", &[repository.as_str(), &folded]);
+                match self.store.get(&plain).await? {
+                    Some(_) => twin = Some(folded),
+                    None => {
+                        batch.expect(plain, Expectation::Absent);
+                    }
+                }
             }
-            batch.expect_unchanged(key.clone(), other.as_ref());
             batch.put(key, Bytes::copy_from_slice(path.as_str().as_bytes()));
         }
         match twin {
@@ -313,7 +370,7 @@ impl Catalog {
                     record.gone = Some(gone.clone());
                     batch.put(key, encode(&record)?);
                 }
-                Retraction::Removed if record.holders.is_empty() => {
+                _ if record.holders.is_empty() => {
                     batch.delete(key);
                     let folded = item.path.folded();
                     if folded != item.path.as_str() {
@@ -334,7 +391,7 @@ impl Catalog {
             batch.expect_unchanged(key.clone(), Some(&entry));
             match why {
                 Retraction::Withdrawn(gone) => record.gone = Some(gone.clone()),
-                Retraction::Removed => record.removed = true,
+                _ => record.removed = true,
             }
             batch.put(key, encode(&record)?);
         }

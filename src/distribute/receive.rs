@@ -1,6 +1,7 @@
 //! The edge's half: verify before anything is stored, then want, take, activate, attest.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -18,6 +19,9 @@ use crate::key::{KeySet, Signer};
 use crate::meta::Revision;
 use crate::name::{BundleName, NodeName, Tenant, Version};
 
+/// How often a commit starts over because the bundle was offered anew under it.
+const COMMIT_ATTEMPTS: usize = 8;
+
 /// A trust document and the revision of the record it was read from.
 type Parsed = (Revision, Arc<TrustDocument>);
 
@@ -32,6 +36,7 @@ pub struct Receiver {
     pinned: Option<KeySet>,
     public: bool,
     cached: Arc<Mutex<Option<Parsed>>>,
+    pub(super) collecting: Arc<AtomicBool>,
 }
 
 impl Receiver {
@@ -44,9 +49,10 @@ impl Receiver {
         name: NodeName,
         identity: Arc<dyn Signer>,
     ) -> Result<Receiver> {
-        let cached = Arc::default();
+        let (cached, collecting) = (Arc::default(), Arc::default());
+        let (pinned, public) = (None, false);
         let receiver =
-            Receiver { catalog, blobs, clock, name, identity, pinned: None, public: false, cached };
+            Receiver { catalog, blobs, clock, name, identity, pinned, public, cached, collecting };
         receiver.finish_collections().await?;
         if let Some(trust) = receiver.trust().await? {
             receiver.apply(&trust).await?;
@@ -263,9 +269,19 @@ impl Receiver {
     /// # Errors
     /// [`ErrorKind::Conflict`] while blobs are missing.
     pub async fn commit(&self, name: &BundleName, version: &Version) -> Result<Bytes> {
+        for _ in 0..COMMIT_ATTEMPTS {
+            if let Some(receipt) = self.try_commit(name, version).await? {
+                return Ok(receipt);
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, format!("bundle {name}/{version} keeps changing; try again")))
+    }
+
+    /// `None` if the bundle was removed and offered again meanwhile: its blobs may be gone.
+    async fn try_commit(&self, name: &BundleName, version: &Version) -> Result<Option<Bytes>> {
         let now = self.now();
-        let record =
-            self.catalog.bundle(name, version).await?.ok_or_else(|| catalog::unknown(name, version))?;
+        let found = self.catalog.bundle_at(name, version).await?;
+        let (record, revision) = found.ok_or_else(|| catalog::unknown(name, version))?;
         if !record.holds_blobs {
             return Err(match record.state {
                 BundleState::Withdrawn => {
@@ -284,7 +300,8 @@ impl Receiver {
         if record.state == BundleState::Prepared {
             let receipt = attest(&self.name, &statement, record.digest, now);
             let envelope = receipt.seal(&*self.identity, now)?.to_json();
-            match self.catalog.activate(&statement, envelope.into(), self.public, now).await {
+            match self.catalog.activate(&statement, revision, envelope.into(), self.public, now).await {
+                Ok(None) => return Ok(None),
                 Ok(_) => info!(bundle = %name, %version, items = statement.items().len(), "bundle activated"),
                 Err(error) => {
                     self.note("bundle.conflict", &format!("{name}/{version}"), &error).await?;
@@ -292,9 +309,13 @@ impl Receiver {
                 }
             }
         }
-        self.catalog.receipt(name, version).await?.ok_or_else(|| {
-            Error::new(ErrorKind::Corrupted, format!("the receipt of bundle {name}/{version} is missing"))
-        })
+        match self.catalog.receipt(name, version).await? {
+            Some(receipt) => Ok(Some(receipt)),
+            None => {
+                let message = format!("the receipt of bundle {name}/{version} is missing");
+                Err(Error::new(ErrorKind::Corrupted, message))
+            }
+        }
     }
 
     /// Takes a bundle off this edge: its artifacts answer 404, its blobs are free to be collected.
@@ -321,12 +342,21 @@ impl Receiver {
                 answer.withdrawn += 1;
             }
         }
+        let Some(entry) = self.catalog.trust().await? else { return Ok(answer) };
+        // A newer document has come: what it does not assign is taken off with it.
+        if self.trust().await?.is_none_or(|in_force| in_force.version != trust.version) {
+            return Ok(answer);
+        }
         for record in self.catalog.bundles().await? {
             let assigned = trust.assigned(&self.name).any(|one| {
                 one.bundle == record.name && one.version == record.version && one.digest == record.digest
             });
-            if record.holds_blobs && !assigned {
-                answer.removed += u64::from(self.remove(&record.name, &record.version).await?);
+            if record.holds_blobs
+                && !assigned
+                && self.catalog.unassign(&record.name, &record.version, entry.revision, now).await?
+            {
+                info!(bundle = %record.name, version = %record.version, "bundle removed");
+                answer.removed += 1;
             }
         }
         Ok(answer)
