@@ -51,8 +51,7 @@ impl Receiver {
     ) -> Result<Receiver> {
         let (cached, collecting) = (Arc::default(), Arc::default());
         let (pinned, public) = (None, false);
-        let receiver =
-            Receiver { catalog, blobs, clock, name, identity, pinned, public, cached, collecting };
+        let receiver = Receiver { catalog, blobs, clock, name, identity, pinned, public, cached, collecting };
         receiver.finish_collections().await?;
         if let Some(trust) = receiver.trust().await? {
             receiver.apply(&trust).await?;
@@ -203,7 +202,13 @@ impl Receiver {
             return Err(stale(&trust));
         }
         let verified = bundle::verify(envelope, &trust, now)?;
-        bundle::admit(&verified, &trust, &self.name)?;
+        if let Err(error) = bundle::admit(&verified, &trust, &self.name) {
+            if error.kind() == ErrorKind::Conflict {
+                let named = verified.statement().bundle();
+                self.note("bundle.conflict", &format!("{}/{}", named.name, named.version), &error).await?;
+            }
+            return Err(error);
+        }
         let record = self.catalog.prepare(&verified, envelope, now).await?;
         Ok((record, verified.into_statement()))
     }
