@@ -308,20 +308,20 @@ impl Station {
         let entries: Vec<_> = block_on(store.scan_prefix(b"", 1000).try_collect()).unwrap();
         let told = |key: &[u8]| key.starts_with(b"v\0") || key.starts_with(b"f\0");
         let entries = entries.into_iter().filter(|entry| !told(&entry.key));
-        Snapshot {
-            records: entries.map(|entry| (entry.key, entry.value)).collect(),
-            blobs: self.blobs(),
-        }
+        Snapshot { records: entries.map(|entry| (entry.key, entry.value)).collect(), blobs: self.blobs() }
     }
 
     /// Every bundle is whole or not there; what is visible has its bytes; claims are right.
     /// Answers the number of visible bundles.
     pub fn check(&self, plan: &Plan, what: &str) -> usize {
-        let visible: Vec<bool> = plan.releases.iter().map(|release| self.check_whole(plan, release, what)).collect();
+        let visible: Vec<bool> =
+            plan.releases.iter().map(|release| self.check_whole(plan, release, what)).collect();
         for (index, release) in plan.releases.iter().enumerate() {
             // The alias leads to the highest version that is visible.
             let newer = plan.releases.iter().zip(&visible).skip(index + 1);
-            let superseded = newer.filter(|(_, visible)| **visible).any(|(newer, _)| newer.offer.name == release.offer.name);
+            let superseded = newer
+                .filter(|(_, visible)| **visible)
+                .any(|(newer, _)| newer.offer.name == release.offer.name);
             let (repository, path) = release.alias();
             let resolved = block_on(self.receiver.catalog().resolve(&repository, &path)).unwrap();
             let mine = match &resolved {
@@ -349,7 +349,8 @@ impl Station {
                     let bytes = block_on(blobs.read(&item.digest, u64::MAX));
                     let bytes = bytes.unwrap_or_else(|error| panic!("{what}: {}: {error}", item.path));
                     assert_eq!(bytes.as_ref(), Some(&plan.contents[&item.digest]), "{what}: {}", item.path);
-                    let mine = |one: &distedge::catalog::Holder| one.0 == offer.name && one.1 == offer.version;
+                    let mine =
+                        |one: &distedge::catalog::Holder| one.0 == offer.name && one.1 == offer.version;
                     artifact.holders.iter().any(mine)
                 }
                 _ => false,
@@ -361,8 +362,10 @@ impl Station {
             );
         }
         if visible {
-            let kept = kept.unwrap_or_else(|| panic!("{what}: no receipt of {}/{}", offer.name, offer.version));
-            let receipt = Receipt::verify(&kept, &self.receiver.identity().public_key(), self.receiver.now()).unwrap();
+            let kept =
+                kept.unwrap_or_else(|| panic!("{what}: no receipt of {}/{}", offer.name, offer.version));
+            let receipt =
+                Receipt::verify(&kept, &self.receiver.identity().public_key(), self.receiver.now()).unwrap();
             assert_eq!(receipt.payload, offer.digest, "{what}");
             assert_eq!(receipt.root, release.statement.root(), "{what}");
         }
@@ -426,7 +429,10 @@ impl Station {
     pub fn check_collection(&self, plan: &Plan, what: &str) {
         let before = self.blobs();
         block_on(self.receiver.collect_garbage()).unwrap_or_else(|error| panic!("{what}: {error}"));
-        let holding = plan.releases.iter().filter(|release| self.record(release).is_some_and(|record| record.holds_blobs));
+        let holding = plan
+            .releases
+            .iter()
+            .filter(|release| self.record(release).is_some_and(|record| record.holds_blobs));
         let needed: BTreeSet<Digest> = holding.flat_map(Release::digests).collect();
         let kept: BTreeSet<Digest> = before.intersection(&needed).copied().collect();
         assert_eq!(self.blobs(), kept, "{what}: after garbage collection");
