@@ -75,8 +75,13 @@ impl Catalog {
 
     /// Takes the mark away, after the blob was removed.
     pub async fn end_collection(&self, digest: &Digest) -> Result<()> {
+        let key = self.claim_key(digest);
         let mut batch = Batch::new();
-        batch.delete(self.claim_key(digest)).delete(self.mark_key(digest));
+        // A claim that was made since is not taken away, whoever comes late.
+        if let Some((_, entry)) = self.read::<Claim>(&key).await?.filter(|(claim, _)| claim.n == 0) {
+            batch.expect_unchanged(key.clone(), Some(&entry)).delete(key);
+        }
+        batch.delete(self.mark_key(digest));
         self.store.commit(batch).await.map(drop)
     }
 

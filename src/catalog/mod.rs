@@ -140,6 +140,16 @@ impl Catalog {
         Ok(self.read(&self.bundle_key("b", name, version)).await?.map(|(record, _)| record))
     }
 
+    /// A bundle's record, and the commit that wrote it.
+    pub async fn bundle_at(
+        &self,
+        name: &BundleName,
+        version: &Version,
+    ) -> Result<Option<(BundleRecord, Revision)>> {
+        let found = self.read(&self.bundle_key("b", name, version)).await?;
+        Ok(found.map(|(record, entry)| (record, entry.revision)))
+    }
+
     /// All bundles, by name and then by version as text.
     pub async fn bundles(&self) -> Result<Vec<BundleRecord>> {
         self.scan_all(&self.key("b", &[""])).await?.iter().map(decode).collect()

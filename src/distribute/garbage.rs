@@ -1,6 +1,7 @@
 //! Blobs that nobody needs, and blobs that are not what they were.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::StreamExt as _;
 use tracing::info;
@@ -39,16 +40,44 @@ pub struct ScrubReport {
     pub damaged: u64,
 }
 
+/// The right to be the one collection.
+struct Turn<'a>(&'a AtomicBool);
+
+impl Turn<'_> {
+    fn take(collecting: &AtomicBool) -> Result<Turn<'_>> {
+        if collecting.swap(true, Ordering::AcqRel) {
+            return Err(Error::new(ErrorKind::Conflict, "a garbage collection is under way already"));
+        }
+        Ok(Turn(collecting))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 impl Receiver {
     /// Removes blobs that no bundle here needs. It runs beside uploads and downloads, takes no
     /// lock, and can be cut off at any point: what it began is finished at the next start.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] while another collection of this receiver runs: it would take the
+    /// other one's marks for those of a crash, and free a blob that the other then removes.
     pub async fn collect_garbage(&self) -> Result<GarbageReport> {
+        let _turn = Turn::take(&self.collecting)?;
         let mut report = GarbageReport::default();
         self.finish_collections().await?;
         let mut awaited = BTreeSet::new();
         for record in self.catalog.bundles().await? {
-            if record.state == BundleState::Prepared && record.offered.plus(PREPARED_FOR) < self.now() {
-                report.abandoned += u64::from(self.remove(&record.name, &record.version).await?);
+            let now = self.now();
+            let limit = now.plus(-PREPARED_FOR);
+            if record.state == BundleState::Prepared
+                && record.offered < limit
+                && self.catalog.abandon(&record.name, &record.version, limit, now).await?
+            {
+                report.abandoned += 1;
             } else if record.holds_blobs {
                 let statement = self.statement(&record.name, &record.version).await?;
                 awaited.extend(self.missing(&statement).await?.into_iter().map(|want| want.digest));
