@@ -16,6 +16,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// An offered bundle whose blobs have not all come after this many seconds is given up.
 const PREPARED_FOR: i64 = 7 * 24 * 3600;
 
+/// Blobs that one commit marks.
+const BATCH: usize = 128;
+
 /// What a collection did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct GarbageReport {
@@ -83,18 +86,20 @@ impl Receiver {
                 awaited.extend(self.missing(&statement).await?.into_iter().map(|want| want.digest));
             }
         }
-        let mut blobs = self.blobs.list();
-        while let Some(info) = blobs.next().await {
-            let info = info?;
-            blocking::after_step(report.seen as usize).await;
-            report.seen += 1;
-            if self.catalog.begin_collection(&info.digest).await? {
+        let mut blobs = self.blobs.list().chunks(BATCH);
+        while let Some(batch) = blobs.next().await {
+            let batch = batch.into_iter().collect::<Result<Vec<_>>>()?;
+            report.seen += batch.len() as u64;
+            let digests: Vec<Digest> = batch.iter().map(|info| info.digest).collect();
+            let free = self.catalog.begin_collection(&digests).await?;
+            for info in batch.iter().filter(|info| free.contains(&info.digest)) {
                 if self.blobs.remove(&info.digest).await? {
                     report.removed += 1;
                     report.freed += info.size;
                 }
-                self.catalog.end_collection(&info.digest).await?;
             }
+            self.catalog.end_collection(&free).await?;
+            blocking::give_way().await;
         }
         if let Some(resumable) = self.blobs.as_resumable() {
             report.freed += resumable.discard(&|digest: &Digest| awaited.contains(digest)).await?;
@@ -133,11 +138,19 @@ impl Receiver {
         Ok(report)
     }
 
-    pub(super) async fn finish_collections(&self) -> Result<()> {
-        for digest in self.catalog.unfinished_collections().await? {
-            self.blobs.remove(&digest).await?;
-            self.catalog.end_collection(&digest).await?;
+    /// Finishes a collection that its caller gave up half way, unless one is under way.
+    pub(super) async fn finish_abandoned_collection(&self) -> Result<()> {
+        match Turn::take(&self.collecting) {
+            Ok(_turn) => self.finish_collections().await,
+            Err(_) => Ok(()),
         }
-        Ok(())
+    }
+
+    pub(super) async fn finish_collections(&self) -> Result<()> {
+        let unfinished = self.catalog.unfinished_collections().await?;
+        for digest in &unfinished {
+            self.blobs.remove(digest).await?;
+        }
+        self.catalog.end_collection(&unfinished).await
     }
 }

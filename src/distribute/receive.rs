@@ -204,7 +204,14 @@ impl Receiver {
 
     async fn prepare(&self, envelope: &Bytes, now: Timestamp) -> Result<(BundleRecord, Statement)> {
         let (_, verified) = self.judge(envelope, now).await?;
-        let record = self.catalog.prepare(&verified, envelope, now).await?;
+        let record = match self.catalog.prepare(&verified, envelope, now).await {
+            // A blob it needs is marked as being collected, and nobody may be collecting it any more.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                self.finish_abandoned_collection().await?;
+                self.catalog.prepare(&verified, envelope, now).await?
+            }
+            prepared => prepared?,
+        };
         Ok((record, verified.into_statement()))
     }
 

@@ -350,6 +350,23 @@ async fn a_stranger_cannot_replace_the_trust_document() {
     assert!(edge.event_kinds().await.contains(&"trust.rejected".to_owned()));
 }
 
+/// A client asked for a collection and hung up while it ran: the mark it left kept every bundle that
+/// needs the blob out, until the next collection.
+#[tokio::test]
+async fn a_collection_that_was_given_up_blocks_nobody() {
+    let mut house = House::new(&["e1"]);
+    let edge = TestEdge::new("e1").await;
+    house.release("shop", "1.0", 1, &[("a/one", b"content")]).await;
+    let digest = Digest::of(b"content");
+    let catalog = edge.edge.receiver().catalog();
+    assert_eq!(catalog.begin_collection(&[digest]).await.unwrap(), [digest]);
+    assert_eq!(catalog.begin_collection(&[digest]).await.unwrap(), []);
+    let outcome = edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
+    assert_eq!((outcome.proofs.len(), outcome.failed.len()), (1, 0), "{:?}", outcome.failed);
+    assert_eq!(edge.get("/files/a/one").await.1, "content");
+    assert_eq!(edge.edge.receiver().collect_garbage().await.unwrap().removed, 0);
+}
+
 #[tokio::test]
 async fn constraints_of_a_bundle_bind_its_downloads() {
     let mut house = House::new(&["e1"]);
