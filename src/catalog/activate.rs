@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::record::{
     AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder,
 };
-use super::{Catalog, RepositoryRecord, encode};
+use super::{Catalog, RepositoryRecord, decode, encode};
 use crate::blocking::after_step;
-use crate::bundle::{Constraints, Envelope, Item, Statement, VerifiedBundle};
+use crate::bundle::{BundleRef, Constraints, Envelope, Item, Statement, VerifiedBundle};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -64,6 +64,7 @@ impl Catalog {
                         BundleState::Removed => {}
                     }
                 }
+                self.refuse_equal_seq(bundle).await?;
                 // The answer is thrown away: this finds conflicts before a byte is sent.
                 self.shelve(&mut Batch::new(), statement, false).await?;
                 let record = BundleRecord {
@@ -100,6 +101,21 @@ impl Catalog {
             self.record_event(&EventRecord::new(now, "bundle.conflict", what, error.message())).await?;
         }
         result
+    }
+
+    /// Two versions of one name with the same `seq` have no order, and an alias would belong to
+    /// whichever came last.
+    async fn refuse_equal_seq(&self, bundle: &BundleRef) -> Result<()> {
+        for entry in self.scan_all(&self.key("b", &[bundle.name.as_str(), ""])).await? {
+            let other: BundleRecord = decode(&entry)?;
+            if other.seq == bundle.seq && other.version != bundle.version {
+                return Err(conflict(format!(
+                    "{} {} has the seq {} here; {} cannot have it too",
+                    other.name, other.version, other.seq, bundle.version
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The statement of a bundle that was accepted here, read back from its envelope.

@@ -11,12 +11,12 @@ use tracing::{info, warn};
 use super::message::{BundleAnswer, OfferAnswer, StatusAnswer, TrustAnswer, UploadAnswer, Want};
 use crate::blob::{BlobInfo, BlobStore, ByteStream};
 use crate::blocking;
-use crate::bundle::{self, Anchor, Receipt, Statement, TrustDocument, VerifiedBundle};
+use crate::bundle::{self, Anchor, Envelope, Receipt, Statement, TrustDocument, VerifiedBundle};
 use crate::catalog::{self, BundleRecord, BundleState, Catalog, EventRecord, GoneRecord};
 use crate::clock::{Clock, Timestamp};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{KeySet, Signer};
+use crate::key::{KeySet, Signer, TrustedKey, Window};
 use crate::meta::Revision;
 use crate::name::{BundleName, NodeName, Tenant, Version};
 
@@ -271,7 +271,14 @@ impl Receiver {
             return Ok(UploadAnswer { have: size, size, taken: false });
         }
         let mut writer = match self.blobs.as_resumable() {
-            Some(resumable) => resumable.resume(&info).await?,
+            Some(resumable) => {
+                // Resuming hashes what is kept anew: not for bytes that do not fit there.
+                let position = resumable.position(&info).await?;
+                if position != offset && position < size {
+                    return Ok(UploadAnswer { have: position, size, taken: false });
+                }
+                resumable.resume(&info).await?
+            }
             None => self.blobs.create(&info).await?,
         };
         // A crash came between the last byte and the blob: what is kept is completed as it is.
@@ -420,7 +427,16 @@ impl Receiver {
         if self.trust().await?.is_none_or(|in_force| in_force.version != trust.version) {
             return Ok(answer);
         }
+        let trusted = without_compromised(&trust.release);
         for record in self.catalog.bundles().await? {
+            if record.holds_blobs
+                && let Some(trusted) = &trusted
+                && let Err(error) = self.check_again(&record, trusted, now).await
+            {
+                self.note("bundle.untrusted", &format!("{}/{}", record.name, record.version), &error).await?;
+                answer.removed += u64::from(self.remove(&record.name, &record.version).await?);
+                continue;
+            }
             let assigned = trust.assigned(&self.name).any(|one| {
                 one.bundle == record.name && one.version == record.version && one.digest == record.digest
             });
@@ -436,6 +452,14 @@ impl Receiver {
             }
         }
         failed.map_or(Ok(answer), Err)
+    }
+
+    /// Whether keys that are not compromised still carry a bundle that was accepted earlier.
+    async fn check_again(&self, record: &BundleRecord, trusted: &KeySet, now: Timestamp) -> Result<()> {
+        let envelope = self.catalog.envelope(&record.name, &record.version).await?;
+        let envelope = envelope.ok_or_else(|| catalog::unknown(&record.name, &record.version))?;
+        let trusted = trusted.clone();
+        blocking::run(move || Envelope::parse(&envelope)?.verify(&trusted, now).map(drop)).await
     }
 
     pub(super) async fn statement(&self, name: &BundleName, version: &Version) -> Result<Statement> {
@@ -490,6 +514,18 @@ impl Receiver {
         warn!(kind, what, %error, "security event");
         self.catalog.record_event(&EventRecord::new(self.now(), kind, what, error.message())).await
     }
+}
+
+/// The keys that have not been compromised, if some have been. A key that merely ran out, or was
+/// replaced, still carries what was accepted while it was good.
+fn without_compromised(keys: &KeySet) -> Option<KeySet> {
+    let compromised = |key: &TrustedKey| key.revocation.as_ref().is_some_and(|revoked| revoked.compromised);
+    if !keys.keys.iter().any(compromised) {
+        return None;
+    }
+    let left = keys.keys.iter().filter(|key| !compromised(key)).cloned();
+    let left = left.map(|key| TrustedKey { window: Window::ALWAYS, revocation: None, ..key });
+    Some(KeySet { threshold: keys.threshold, keys: left.collect() })
 }
 
 /// What an edge says when it holds every item of `statement`.
