@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -200,7 +200,17 @@ impl<V: Vfs> BlobStore for FsBlobStore<V> {
 
     async fn remove(&self, digest: &Digest) -> Result<bool> {
         let (inner, digest) = (Arc::clone(&self.0), *digest);
-        blocking::run(move || inner.publisher.exclusively(|| inner.remove(&digest))).await
+        // Who stops waiting takes the removal back, unless it has been done. Left waiting for the
+        // blocking pool it could come at any time later, and take a blob that was stored since.
+        let wanted = Wanted(Arc::new(AtomicBool::new(true)));
+        let still_wanted = Arc::clone(&wanted.0);
+        let removed = blocking::run(move || {
+            inner.publisher.exclusively(|| match still_wanted.load(Ordering::Acquire) {
+                true => inner.remove(&digest),
+                false => Ok(false),
+            })
+        });
+        removed.await
     }
 
     fn list(&self) -> BoxStream<Result<BlobInfo>> {
@@ -476,6 +486,15 @@ impl<V: Vfs> Drop for FsWriter<V> {
                 _ => {}
             }
         }
+    }
+}
+
+/// Says, when it is dropped, that nobody waits any more.
+struct Wanted(Arc<AtomicBool>);
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

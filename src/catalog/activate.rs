@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::record::{
     AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder,
 };
-use super::{Catalog, RepositoryRecord, encode};
+use super::{Catalog, RepositoryRecord, decode, encode};
 use crate::blocking::after_step;
-use crate::bundle::{Constraints, Envelope, Item, Statement, VerifiedBundle};
+use crate::bundle::{BundleRef, Constraints, Envelope, Item, Statement, VerifiedBundle};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +20,10 @@ use crate::name::{ArtifactPath, BundleName, RepositoryName, Version};
 enum Retraction {
     Withdrawn(GoneRecord),
     Removed,
+    /// Still not complete, and offered before this time.
+    Abandoned(Timestamp),
+    /// The trust document that this commit wrote assigns it to this edge no more.
+    Unassigned(Revision),
 }
 
 /// What a name of a repository is to stand for.
@@ -60,6 +64,7 @@ impl Catalog {
                         BundleState::Removed => {}
                     }
                 }
+                self.refuse_equal_seq(bundle).await?;
                 // The answer is thrown away: this finds conflicts before a byte is sent.
                 self.shelve(&mut Batch::new(), statement, false).await?;
                 let record = BundleRecord {
@@ -98,6 +103,21 @@ impl Catalog {
         result
     }
 
+    /// Two versions of one name with the same `seq` have no order, and an alias would belong to
+    /// whichever came last.
+    async fn refuse_equal_seq(&self, bundle: &BundleRef) -> Result<()> {
+        for entry in self.scan_all(&self.key("b", &[bundle.name.as_str(), ""])).await? {
+            let other: BundleRecord = decode(&entry)?;
+            if other.seq == bundle.seq && other.version != bundle.version {
+                return Err(conflict(format!(
+                    "{} {} has the seq {} here; {} cannot have it too",
+                    other.name, other.version, other.seq, bundle.version
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The statement of a bundle that was accepted here, read back from its envelope.
     pub async fn statement(&self, name: &BundleName, version: &Version) -> Result<Option<Statement>> {
         let Some(envelope) = self.envelope(name, version).await? else { return Ok(None) };
@@ -107,8 +127,10 @@ impl Catalog {
 
     /// Makes every artifact and alias of a prepared bundle visible, together with its receipt.
     ///
-    /// The caller has seen that every blob is stored, and that the trust document of the revision
-    /// `trust` allows it. A repository that is not known yet is created; anyone may read it if
+    /// The caller has read the record that the commit `prepared` wrote
+    /// ([`bundle_at`](Catalog::bundle_at)), and has seen after that that every blob is stored and that
+    /// the trust document of the revision `trust` allows it. `None` if the record has changed since:
+    /// the blobs may be gone. A repository that is not known yet is created; anyone may read it if
     /// `public` says so.
     ///
     /// # Errors
@@ -117,11 +139,12 @@ impl Catalog {
     pub async fn activate(
         &self,
         statement: &Statement,
+        prepared: Revision,
         trust: Revision,
         receipt: Bytes,
         public: bool,
         now: Timestamp,
-    ) -> Result<BundleRecord> {
+    ) -> Result<Option<BundleRecord>> {
         let bundle = statement.bundle();
         let key = self.bundle_key("b", &bundle.name, &bundle.version);
         self.retry(|| async {
@@ -129,9 +152,10 @@ impl Catalog {
                 return Err(unknown(&bundle.name, &bundle.version));
             };
             match record.state {
-                BundleState::Committed => return Ok(Some(record)),
+                BundleState::Committed => return Ok(Some(Some(record))),
                 BundleState::Withdrawn => return Err(withdrawn(&record)),
                 BundleState::Removed => return Err(unknown(&bundle.name, &bundle.version)),
+                BundleState::Prepared if entry.revision != prepared => return Ok(Some(None)),
                 BundleState::Prepared => {}
             }
             let mut batch = Batch::new();
@@ -149,7 +173,7 @@ impl Catalog {
             let what = format!("{}/{}", bundle.name, bundle.version);
             let detail = format!("{} artifacts became visible", record.items);
             self.add_event(&mut batch, &EventRecord::new(now, "bundle.committed", what, detail))?;
-            Ok(self.commit(batch).await?.map(|_| record))
+            Ok(self.commit(batch).await?.map(|_| Some(record)))
         })
         .await
     }
@@ -164,6 +188,30 @@ impl Catalog {
     /// Takes a bundle off this edge; it may come back. `true` if it was here.
     pub async fn remove(&self, name: &BundleName, version: &Version, now: Timestamp) -> Result<bool> {
         self.retract(name, version, None, Retraction::Removed, now).await
+    }
+
+    /// Takes back an offer that was made before `offered` and is not committed yet. `true` if it
+    /// was one.
+    pub async fn abandon(
+        &self,
+        name: &BundleName,
+        version: &Version,
+        offered: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.retract(name, version, None, Retraction::Abandoned(offered), now).await
+    }
+
+    /// As [`remove`](Catalog::remove), unless another trust document is in force by now than the one
+    /// that the commit `trust` wrote.
+    pub async fn unassign(
+        &self,
+        name: &BundleName,
+        version: &Version,
+        trust: Revision,
+        now: Timestamp,
+    ) -> Result<bool> {
+        self.retract(name, version, None, Retraction::Unassigned(trust), now).await
     }
 
     async fn retract(
@@ -188,8 +236,27 @@ impl Catalog {
                 Retraction::Withdrawn(gone) => {
                     (BundleState::Withdrawn, "bundle.withdrawn", gone.reason.clone())
                 }
-                Retraction::Removed => (BundleState::Removed, "bundle.removed", "taken off this edge".into()),
+                Retraction::Removed | Retraction::Unassigned(_) => {
+                    (BundleState::Removed, "bundle.removed", "taken off this edge".into())
+                }
+                Retraction::Abandoned(_) => {
+                    (BundleState::Removed, "bundle.removed", "not completed in time".into())
+                }
             };
+            match why {
+                Retraction::Abandoned(offered)
+                    if record.state != BundleState::Prepared || record.offered >= offered =>
+                {
+                    return Ok(Some(false));
+                }
+                Retraction::Unassigned(revision) => match self.trust().await? {
+                    Some(trust) if trust.revision == revision => {
+                        batch.expect_unchanged(trust.key.clone(), Some(&trust));
+                    }
+                    _ => return Ok(Some(false)),
+                },
+                _ => {}
+            }
             if record.state == state || record.state == BundleState::Withdrawn {
                 return Ok(Some(false));
             }
@@ -346,7 +413,7 @@ impl Catalog {
                     record.gone = Some(gone.clone());
                     batch.put(key, encode(&record)?);
                 }
-                Retraction::Removed if record.holders.is_empty() => {
+                _ if record.holders.is_empty() => {
                     batch.delete(key);
                     let folded = item.path.folded();
                     if folded != item.path.as_str() {
@@ -367,7 +434,7 @@ impl Catalog {
             batch.expect_unchanged(key.clone(), Some(&entry));
             match why {
                 Retraction::Withdrawn(gone) => record.gone = Some(gone.clone()),
-                Retraction::Removed => record.removed = true,
+                _ => record.removed = true,
             }
             batch.put(key, encode(&record)?);
         }

@@ -60,24 +60,46 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Marks a blob that nobody needs as being collected; `false` if somebody needs it, or another
-    /// collector has it. Remove the blob, then call [`end_collection`](Catalog::end_collection).
-    pub async fn begin_collection(&self, digest: &Digest) -> Result<bool> {
-        let key = self.claim_key(digest);
-        if self.store.get(&key).await?.is_some() {
-            return Ok(false);
-        }
-        let mut batch = Batch::new();
-        batch.expect(key.clone(), Expectation::Absent);
-        batch.put(key, encode(&Claim { n: 0, s: 0 })?).put(self.mark_key(digest), Bytes::new());
-        Ok(self.commit(batch).await?.is_some())
+    /// Marks those of `digests` that nobody needs as being collected, and answers which they are.
+    /// Remove their blobs, then call [`end_collection`](Catalog::end_collection).
+    pub async fn begin_collection(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
+        self.retry(|| async {
+            let (mut free, mut batch) = (Vec::new(), Batch::new());
+            for digest in digests {
+                let key = self.claim_key(digest);
+                if self.store.get(&key).await?.is_none() {
+                    batch.expect(key.clone(), Expectation::Absent);
+                    batch.put(key, encode(&Claim { n: 0, s: 0 })?).put(self.mark_key(digest), Bytes::new());
+                    free.push(*digest);
+                }
+            }
+            if free.is_empty() {
+                return Ok(Some(free));
+            }
+            Ok(self.commit(batch).await?.map(|_| free))
+        })
+        .await
     }
 
-    /// Takes the mark away, after the blob was removed.
-    pub async fn end_collection(&self, digest: &Digest) -> Result<()> {
-        let mut batch = Batch::new();
-        batch.delete(self.claim_key(digest)).delete(self.mark_key(digest));
-        self.store.commit(batch).await.map(drop)
+    /// Takes the marks away, after the blobs were removed.
+    pub async fn end_collection(&self, digests: &[Digest]) -> Result<()> {
+        if digests.is_empty() {
+            return Ok(());
+        }
+        self.retry(|| async {
+            let mut batch = Batch::new();
+            for digest in digests {
+                let key = self.claim_key(digest);
+                // A claim that was made since is not taken away, whoever comes late.
+                let mark = self.read::<Claim>(&key).await?.filter(|(claim, _)| claim.n == 0);
+                if let Some((_, entry)) = mark {
+                    batch.expect_unchanged(key.clone(), Some(&entry)).delete(key);
+                }
+                batch.delete(self.mark_key(digest));
+            }
+            Ok(self.commit(batch).await?.map(drop))
+        })
+        .await
     }
 
     /// Digests whose collection began and did not end: a crash came between. Finish them first.

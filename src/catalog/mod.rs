@@ -121,6 +121,10 @@ impl Catalog {
                     format!("repository {name} holds {} artifacts, not {}", old.format, record.format),
                 ));
             }
+            // An edge that starts on a full disk sets what is set.
+            if old.as_ref().is_some_and(|(old, _)| old == record) {
+                return Ok(Some(()));
+            }
             let mut batch = Batch::new();
             batch.expect_unchanged(key.clone(), old.as_ref().map(|(_, entry)| entry));
             batch.put(key.clone(), encode(record)?);
@@ -134,6 +138,16 @@ impl Catalog {
     /// A bundle's record.
     pub async fn bundle(&self, name: &BundleName, version: &Version) -> Result<Option<BundleRecord>> {
         Ok(self.read(&self.bundle_key("b", name, version)).await?.map(|(record, _)| record))
+    }
+
+    /// A bundle's record, and the commit that wrote it.
+    pub async fn bundle_at(
+        &self,
+        name: &BundleName,
+        version: &Version,
+    ) -> Result<Option<(BundleRecord, Revision)>> {
+        let found = self.read(&self.bundle_key("b", name, version)).await?;
+        Ok(found.map(|(record, entry)| (record, entry.revision)))
     }
 
     /// All bundles, by name and then by version as text.

@@ -1,6 +1,7 @@
 //! The edge's half: verify before anything is stored, then want, take, activate, attest.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -10,14 +11,17 @@ use tracing::{info, warn};
 use super::message::{BundleAnswer, OfferAnswer, StatusAnswer, TrustAnswer, UploadAnswer, Want};
 use crate::blob::{BlobInfo, BlobStore, ByteStream};
 use crate::blocking;
-use crate::bundle::{self, Anchor, Receipt, Statement, TrustDocument, VerifiedBundle};
+use crate::bundle::{self, Anchor, Envelope, Receipt, Statement, TrustDocument, VerifiedBundle};
 use crate::catalog::{self, BundleRecord, BundleState, Catalog, EventRecord, GoneRecord};
 use crate::clock::{Clock, Timestamp};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{KeySet, Signer};
+use crate::key::{KeySet, Signer, TrustedKey, Window};
 use crate::meta::Revision;
 use crate::name::{BundleName, NodeName, Tenant, Version};
+
+/// How often a commit starts over because the bundle was offered anew under it.
+const COMMIT_ATTEMPTS: usize = 8;
 
 /// A trust document and the revision of the record it was read from.
 type Parsed = (Revision, Arc<TrustDocument>);
@@ -33,6 +37,7 @@ pub struct Receiver {
     pinned: Option<KeySet>,
     public: bool,
     cached: Arc<Mutex<Option<Parsed>>>,
+    pub(super) collecting: Arc<AtomicBool>,
 }
 
 impl Receiver {
@@ -45,9 +50,9 @@ impl Receiver {
         name: NodeName,
         identity: Arc<dyn Signer>,
     ) -> Result<Receiver> {
-        let cached = Arc::default();
-        let receiver =
-            Receiver { catalog, blobs, clock, name, identity, pinned: None, public: false, cached };
+        let (cached, collecting) = (Arc::default(), Arc::default());
+        let (pinned, public) = (None, false);
+        let receiver = Receiver { catalog, blobs, clock, name, identity, pinned, public, cached, collecting };
         receiver.finish_collections().await?;
         if let Some(trust) = receiver.trust().await? {
             receiver.apply(&trust).await?;
@@ -199,7 +204,14 @@ impl Receiver {
 
     async fn prepare(&self, envelope: &Bytes, now: Timestamp) -> Result<(BundleRecord, Statement)> {
         let (_, verified) = self.judge(envelope, now).await?;
-        let record = self.catalog.prepare(&verified, envelope, now).await?;
+        let record = match self.catalog.prepare(&verified, envelope, now).await {
+            // A blob it needs is marked as being collected, and nobody may be collecting it any more.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                self.finish_abandoned_collection().await?;
+                self.catalog.prepare(&verified, envelope, now).await?
+            }
+            prepared => prepared?,
+        };
         Ok((record, verified.into_statement()))
     }
 
@@ -211,12 +223,20 @@ impl Receiver {
             return Err(stale(&trust));
         }
         let (envelope, name) = (envelope.clone(), self.name.clone());
-        let verified = blocking::run(move || {
+        let judged = blocking::run(move || {
             let verified = bundle::verify(&envelope, &trust, now)?;
-            bundle::admit(&verified, &trust, &name)?;
-            Ok(verified)
+            let admitted = bundle::admit(&verified, &trust, &name);
+            Ok((verified, admitted))
         });
-        Ok((revision, verified.await?))
+        let (verified, admitted) = judged.await?;
+        if let Err(error) = admitted {
+            if error.kind() == ErrorKind::Conflict {
+                let named = verified.statement().bundle();
+                self.note("bundle.conflict", &format!("{}/{}", named.name, named.version), &error).await?;
+            }
+            return Err(error);
+        }
+        Ok((revision, verified))
     }
 
     /// A bundle as others may see it, with the number of its blobs that are missing.
@@ -234,7 +254,7 @@ impl Receiver {
     pub async fn position(&self, digest: &Digest) -> Result<UploadAnswer> {
         let size = self.claimed(digest).await?;
         let info = BlobInfo { digest: *digest, size };
-        let (_, have) = self.have(&info).await?;
+        let have = if self.is_stored(&info).await? { size } else { self.kept(&info).await? };
         Ok(UploadAnswer { have, size, taken: false })
     }
 
@@ -247,19 +267,30 @@ impl Receiver {
     pub async fn upload(&self, digest: &Digest, offset: u64, mut bytes: ByteStream) -> Result<UploadAnswer> {
         let size = self.claimed(digest).await?;
         let info = BlobInfo { digest: *digest, size };
-        if self.blobs.stat(digest).await?.is_some_and(|stored| stored.size == size) {
+        if self.is_stored(&info).await? {
             return Ok(UploadAnswer { have: size, size, taken: false });
         }
         let mut writer = match self.blobs.as_resumable() {
-            Some(resumable) => resumable.resume(&info).await?,
+            Some(resumable) => {
+                // Resuming hashes what is kept anew: not for bytes that do not fit there.
+                let position = resumable.position(&info).await?;
+                if position != offset && position < size {
+                    return Ok(UploadAnswer { have: position, size, taken: false });
+                }
+                resumable.resume(&info).await?
+            }
             None => self.blobs.create(&info).await?,
         };
-        if writer.position() != offset {
+        // A crash came between the last byte and the blob: what is kept is completed as it is.
+        let kept_whole = size > 0 && writer.position() == size;
+        if writer.position() != offset && !kept_whole {
             return Ok(UploadAnswer { have: writer.position(), size, taken: false });
         }
-        while let Some(chunk) = bytes.next().await {
-            if let Err(error) = writer.write(chunk?).await {
-                return Err(self.lied(digest, error).await);
+        if !kept_whole {
+            while let Some(chunk) = bytes.next().await {
+                if let Err(error) = writer.write(chunk?).await {
+                    return Err(self.lied(digest, error).await);
+                }
             }
         }
         let have = writer.position();
@@ -268,7 +299,7 @@ impl Receiver {
         {
             return Err(self.lied(digest, error).await);
         }
-        Ok(UploadAnswer { have, size, taken: true })
+        Ok(UploadAnswer { have, size, taken: !kept_whole })
     }
 
     /// Makes a prepared bundle visible and answers the signed receipt; repeated, the same receipt.
@@ -276,9 +307,19 @@ impl Receiver {
     /// # Errors
     /// [`ErrorKind::Conflict`] while blobs are missing.
     pub async fn commit(&self, name: &BundleName, version: &Version) -> Result<Bytes> {
+        for _ in 0..COMMIT_ATTEMPTS {
+            if let Some(receipt) = self.try_commit(name, version).await? {
+                return Ok(receipt);
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, format!("bundle {name}/{version} keeps changing; try again")))
+    }
+
+    /// `None` if the bundle was removed and offered again meanwhile: its blobs may be gone.
+    async fn try_commit(&self, name: &BundleName, version: &Version) -> Result<Option<Bytes>> {
         let now = self.now();
-        let record =
-            self.catalog.bundle(name, version).await?.ok_or_else(|| catalog::unknown(name, version))?;
+        let found = self.catalog.bundle_at(name, version).await?;
+        let (record, revision) = found.ok_or_else(|| catalog::unknown(name, version))?;
         if !record.holds_blobs {
             return Err(match record.state {
                 BundleState::Withdrawn => {
@@ -290,17 +331,22 @@ impl Receiver {
         if record.state == BundleState::Committed {
             let statement = self.statement(name, version).await?;
             self.refuse_missing(&record, &statement).await?;
-        } else {
-            self.activate(&record, now).await?;
+        } else if !self.activate(&record, revision, now).await? {
+            return Ok(None);
         }
-        self.catalog.receipt(name, version).await?.ok_or_else(|| {
-            Error::new(ErrorKind::Corrupted, format!("the receipt of bundle {name}/{version} is missing"))
-        })
+        match self.catalog.receipt(name, version).await? {
+            Some(receipt) => Ok(Some(receipt)),
+            None => {
+                let message = format!("the receipt of bundle {name}/{version} is missing");
+                Err(Error::new(ErrorKind::Corrupted, message))
+            }
+        }
     }
 
     /// Makes a prepared bundle visible, if it may still be here: since it was offered its keys may
-    /// have been revoked, or the bundle assigned elsewhere.
-    async fn activate(&self, record: &BundleRecord, now: Timestamp) -> Result<()> {
+    /// been revoked, or the bundle assigned elsewhere. `false` if the record that the commit
+    /// `prepared` wrote has changed meanwhile.
+    async fn activate(&self, record: &BundleRecord, prepared: Revision, now: Timestamp) -> Result<bool> {
         let (name, version) = (&record.name, &record.version);
         let envelope =
             self.catalog.envelope(name, version).await?.ok_or_else(|| catalog::unknown(name, version))?;
@@ -316,15 +362,19 @@ impl Receiver {
         self.refuse_missing(record, statement).await?;
         let receipt = attest(&self.name, statement, record.digest, now);
         let envelope = receipt.seal(&*self.identity, now)?.to_json();
-        let activated = self.catalog.activate(statement, trust, envelope.into(), self.public, now).await;
-        if let Err(error) = activated {
-            if error.kind() == ErrorKind::Conflict {
-                self.note("bundle.conflict", &what, &error).await?;
+        let envelope = envelope.into();
+        match self.catalog.activate(statement, prepared, trust, envelope, self.public, now).await {
+            Ok(None) => return Ok(false),
+            Ok(Some(_)) => {}
+            Err(error) => {
+                if error.kind() == ErrorKind::Conflict {
+                    self.note("bundle.conflict", &what, &error).await?;
+                }
+                return Err(error);
             }
-            return Err(error);
         }
         info!(bundle = %name, %version, items = statement.items().len(), "bundle activated");
-        Ok(())
+        Ok(true)
     }
 
     async fn refuse_missing(&self, record: &BundleRecord, statement: &Statement) -> Result<()> {
@@ -372,18 +422,44 @@ impl Receiver {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
+        let Some(entry) = self.catalog.trust().await? else { return Ok(answer) };
+        // A newer document has come: what it does not assign is taken off with it.
+        if self.trust().await?.is_none_or(|in_force| in_force.version != trust.version) {
+            return Ok(answer);
+        }
+        let trusted = without_compromised(&trust.release);
         for record in self.catalog.bundles().await? {
+            if record.holds_blobs
+                && let Some(trusted) = &trusted
+                && let Err(error) = self.check_again(&record, trusted, now).await
+            {
+                self.note("bundle.untrusted", &format!("{}/{}", record.name, record.version), &error).await?;
+                answer.removed += u64::from(self.remove(&record.name, &record.version).await?);
+                continue;
+            }
             let assigned = trust.assigned(&self.name).any(|one| {
                 one.bundle == record.name && one.version == record.version && one.digest == record.digest
             });
             if record.holds_blobs && !assigned {
-                match self.remove(&record.name, &record.version).await {
-                    Ok(removed) => answer.removed += u64::from(removed),
+                match self.catalog.unassign(&record.name, &record.version, entry.revision, now).await {
+                    Ok(true) => {
+                        info!(bundle = %record.name, version = %record.version, "bundle removed");
+                        answer.removed += 1;
+                    }
+                    Ok(false) => {}
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }
         }
         failed.map_or(Ok(answer), Err)
+    }
+
+    /// Whether keys that are not compromised still carry a bundle that was accepted earlier.
+    async fn check_again(&self, record: &BundleRecord, trusted: &KeySet, now: Timestamp) -> Result<()> {
+        let envelope = self.catalog.envelope(&record.name, &record.version).await?;
+        let envelope = envelope.ok_or_else(|| catalog::unknown(&record.name, &record.version))?;
+        let trusted = trusted.clone();
+        blocking::run(move || Envelope::parse(&envelope)?.verify(&trusted, now).map(drop)).await
     }
 
     pub(super) async fn statement(&self, name: &BundleName, version: &Version) -> Result<Statement> {
@@ -396,40 +472,25 @@ impl Receiver {
         let mut missing = Vec::new();
         for (step, (digest, size)) in blobs.into_iter().enumerate() {
             blocking::after_step(step).await;
-            let (stored, have) = self.have(&BlobInfo { digest, size }).await?;
-            // All bytes of an upload may be here without being a blob: what counts is the store.
-            if !stored {
-                missing.push(Want { digest, size, have });
+            let info = BlobInfo { digest, size };
+            if !self.is_stored(&info).await? {
+                missing.push(Want { digest, size, have: self.kept(&info).await? });
             }
         }
         Ok(missing)
     }
 
-    /// Whether a blob is stored, and how many of its bytes are here.
-    async fn have(&self, info: &BlobInfo) -> Result<(bool, u64)> {
-        // A blob of another size under this name is not the one that is meant.
-        if self.blobs.stat(&info.digest).await?.is_some_and(|stored| stored.size == info.size) {
-            return Ok((true, info.size));
-        }
-        let Some(resumable) = self.blobs.as_resumable() else { return Ok((false, 0)) };
-        let position = resumable.position(info).await?;
-        if position == 0 || position < info.size {
-            return Ok((false, position));
-        }
-        // A crash came between the last byte and the commit; nobody will send that byte again.
-        let completed = async { resumable.resume(info).await?.commit().await };
-        match completed.await {
-            Ok(_) => Ok((true, info.size)),
-            Err(error) if error.kind() == ErrorKind::Mismatch => {
-                self.lied(&info.digest, error).await;
-                Ok((false, 0))
-            }
-            // Somebody is completing it at this moment.
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                let stored = self.blobs.stat(&info.digest).await?;
-                Ok((stored.is_some_and(|stored| stored.size == info.size), info.size))
-            }
-            Err(error) => Err(error),
+    /// A blob of another size under this name is damaged, or the statement lies.
+    async fn is_stored(&self, info: &BlobInfo) -> Result<bool> {
+        Ok(self.blobs.stat(&info.digest).await?.is_some_and(|stored| stored.size == info.size))
+    }
+
+    /// How many bytes of a blob that is not stored are kept. Its last byte is not among them: a
+    /// position at the end says that the blob is stored.
+    async fn kept(&self, info: &BlobInfo) -> Result<u64> {
+        match self.blobs.as_resumable() {
+            Some(resumable) => Ok(resumable.position(info).await?.min(info.size.saturating_sub(1))),
+            None => Ok(0),
         }
     }
 
@@ -453,6 +514,18 @@ impl Receiver {
         warn!(kind, what, %error, "security event");
         self.catalog.record_event(&EventRecord::new(self.now(), kind, what, error.message())).await
     }
+}
+
+/// The keys that have not been compromised, if some have been. A key that merely ran out, or was
+/// replaced, still carries what was accepted while it was good.
+fn without_compromised(keys: &KeySet) -> Option<KeySet> {
+    let compromised = |key: &TrustedKey| key.revocation.as_ref().is_some_and(|revoked| revoked.compromised);
+    if !keys.keys.iter().any(compromised) {
+        return None;
+    }
+    let left = keys.keys.iter().filter(|key| !compromised(key)).cloned();
+    let left = left.map(|key| TrustedKey { window: Window::ALWAYS, revocation: None, ..key });
+    Some(KeySet { threshold: keys.threshold, keys: left.collect() })
 }
 
 /// What an edge says when it holds every item of `statement`.

@@ -157,7 +157,7 @@ impl Edge {
         let Ok(authorized) = authorize(&self.inner.policies, asker, action, resource) else {
             return Err(self.refuse(asker));
         };
-        if record.is_none() {
+        if record.is_none() || !route.possible {
             return Err(nothing());
         }
         if route.folder {

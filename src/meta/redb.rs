@@ -268,7 +268,7 @@ impl MetadataStore for RedbStore {
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         batch.check()?;
         let inner = Arc::clone(&self.0);
-        blocking::run(move || inner.write(|inner, transaction| inner.commit(transaction, batch))).await
+        blocking::run(move || inner.write(|transaction| inner.apply(transaction, batch))).await
     }
 }
 
@@ -297,7 +297,10 @@ impl Inner {
     }
 
     /// Runs one transaction to its end.
-    fn write<T>(&self, work: impl FnOnce(&Inner, WriteTransaction) -> Result<T, Failure>) -> Result<T> {
+    fn write(
+        &self,
+        apply: impl FnOnce(&mut WriteTransaction) -> Result<Revision, Failure>,
+    ) -> Result<Revision> {
         let result = loop {
             let open = self.open();
             if !open.writable || open.is_broken() {
@@ -309,16 +312,53 @@ impl Inner {
             match open.attempt(&self.name, |database| Ok(database.begin_write()?)) {
                 Err(failure) if failure.is_of_an_earlier_error() => {}
                 Err(failure) => break Err(failure),
-                Ok(transaction) => break open.attempt(&self.name, |_| work(self, transaction)),
+                Ok(transaction) => break self.write_in(&open, transaction, apply),
             }
         };
-        if result.as_ref().is_err_and(Failure::breaks) {
+        if result.as_ref().is_err_and(Failure::breaks) || self.open().is_broken() {
             // So that no reader has to.
             if let Err(error) = self.retreat() {
                 tracing::warn!(%error, "the metadata store cannot be read");
             }
         }
         result.map_err(|failure| self.failed("writing", failure))
+    }
+
+    fn write_in(
+        &self,
+        open: &Open,
+        mut transaction: WriteTransaction,
+        apply: impl FnOnce(&mut WriteTransaction) -> Result<Revision, Failure>,
+    ) -> Result<Revision, Failure> {
+        let before = self.medium.durable();
+        let mut made = None;
+        let result = open.attempt(&self.name, |_| {
+            let revision = apply(&mut transaction)?;
+            made = Some(revision);
+            transaction.commit()?;
+            Ok(revision)
+        });
+        match (&result, made) {
+            // redb tidies up after the last sync of a commit, and may fail then. `open` keeps other
+            // commits out, so who finds this revision finds this commit.
+            (Err(failure), Some(revision))
+                if failure.breaks()
+                    && self.medium.durable() != before
+                    && self.durable_revision() == Some(revision) =>
+            {
+                Ok(revision)
+            }
+            _ => result,
+        }
+    }
+
+    fn durable_revision(&self) -> Option<Revision> {
+        let open = self.options.open_to_read(&self.name, &self.medium).ok()?;
+        let last = open.attempt(&self.name, |database| {
+            let last = database.begin_read()?.open_table(COUNTERS)?.get(LAST_REVISION)?;
+            Ok(last.map(|last| Revision(last.value())))
+        });
+        last.ok().flatten()
     }
 
     /// Opens a broken store to read.
@@ -378,41 +418,37 @@ impl Inner {
     }
 
     /// Dropped without a commit, a transaction leaves nothing behind.
-    fn commit(&self, mut transaction: WriteTransaction, batch: Batch) -> Result<Revision, Failure> {
+    fn apply(&self, transaction: &mut WriteTransaction, batch: Batch) -> Result<Revision, Failure> {
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_quick_repair(self.options.quick_recovery);
-        let revision = {
-            let mut records = transaction.open_table(RECORDS)?;
-            for (key, expectation) in &batch.expectations {
-                let found = match records.get(&key[..])? {
-                    Some(stored) => Some(self.split(key, stored.value())?.0),
-                    None => None,
-                };
-                let met = match expectation {
-                    Expectation::Absent => found.is_none(),
-                    Expectation::At(revision) => found == Some(*revision),
-                };
-                if !met {
-                    return Err(unmet(key, *expectation, found).into());
-                }
+        let mut records = transaction.open_table(RECORDS)?;
+        for (key, expectation) in &batch.expectations {
+            let found = match records.get(&key[..])? {
+                Some(stored) => Some(self.split(key, stored.value())?.0),
+                None => None,
+            };
+            let met = match expectation {
+                Expectation::Absent => found.is_none(),
+                Expectation::At(revision) => found == Some(*revision),
+            };
+            if !met {
+                return Err(unmet(key, *expectation, found).into());
             }
-            let mut counters = transaction.open_table(COUNTERS)?;
-            let revision = counters.get(LAST_REVISION)?.map_or(0, |last| last.value()) + 1;
-            counters.insert(LAST_REVISION, revision)?;
-            for (key, value) in batch.into_sorted_changes() {
-                match value {
-                    Some(value) => {
-                        let mut place = records.insert_reserve(&key[..], HEAD + value.len())?;
-                        let (head, body) = place.as_mut().split_at_mut(HEAD);
-                        head.copy_from_slice(&revision.to_be_bytes());
-                        body.copy_from_slice(&value);
-                    }
-                    None => drop(records.remove(&key[..])?),
+        }
+        let mut counters = transaction.open_table(COUNTERS)?;
+        let revision = counters.get(LAST_REVISION)?.map_or(0, |last| last.value()) + 1;
+        counters.insert(LAST_REVISION, revision)?;
+        for (key, value) in batch.into_sorted_changes() {
+            match value {
+                Some(value) => {
+                    let mut place = records.insert_reserve(&key[..], HEAD + value.len())?;
+                    let (head, body) = place.as_mut().split_at_mut(HEAD);
+                    head.copy_from_slice(&revision.to_be_bytes());
+                    body.copy_from_slice(&value);
                 }
+                None => drop(records.remove(&key[..])?),
             }
-            revision
-        };
-        transaction.commit()?;
+        }
         Ok(Revision(revision))
     }
 
@@ -425,11 +461,12 @@ impl Inner {
         if found {
             return Ok(());
         }
-        self.write(|_, transaction| {
+        self.write(|transaction| {
             transaction.open_table(RECORDS)?;
             transaction.open_table(COUNTERS)?;
-            Ok(transaction.commit()?)
-        })
+            Ok(Revision(0))
+        })?;
+        Ok(())
     }
 
     fn entry(&self, key: &[u8], stored: &[u8]) -> Result<Entry> {

@@ -5,5 +5,10 @@
 //! took the blob that a bundle had just been promised. [`image`] cuts the power, [`fault`] breaks
 //! the disk, [`interleaving`] and [`conflict`] let tasks run against each other in every order.
 
+mod conflict;
+mod fault;
 mod image;
+mod interleaving;
+mod schedule;
+mod story;
 mod workload;

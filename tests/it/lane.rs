@@ -3,6 +3,7 @@
 use distedge::blob::BlobStore as _;
 use distedge::digest::Digest;
 use distedge::error::ErrorKind;
+use distedge::key::Revocation;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
@@ -348,6 +349,61 @@ async fn a_stranger_cannot_replace_the_trust_document() {
     assert_eq!(receiver.accept_trust(stranger.next_trust()).await.unwrap_err().kind(), ErrorKind::Untrusted);
     assert_eq!(receiver.accept_trust(second).await.unwrap().version, 2);
     assert!(edge.event_kinds().await.contains(&"trust.rejected".to_owned()));
+}
+
+/// A client asked for a collection and hung up while it ran: the mark it left kept every bundle that
+/// needs the blob out, until the next collection.
+#[tokio::test]
+async fn a_collection_that_was_given_up_blocks_nobody() {
+    let mut house = House::new(&["e1"]);
+    let edge = TestEdge::new("e1").await;
+    house.release("shop", "1.0", 1, &[("a/one", b"content")]).await;
+    let digest = Digest::of(b"content");
+    let catalog = edge.edge.receiver().catalog();
+    assert_eq!(catalog.begin_collection(&[digest]).await.unwrap(), [digest]);
+    assert_eq!(catalog.begin_collection(&[digest]).await.unwrap(), []);
+    let outcome = edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
+    assert_eq!((outcome.proofs.len(), outcome.failed.len()), (1, 0), "{:?}", outcome.failed);
+    assert_eq!(edge.get("/files/a/one").await.1, "content");
+    assert_eq!(edge.edge.receiver().collect_garbage().await.unwrap().removed, 0);
+}
+
+#[tokio::test]
+async fn two_versions_with_one_seq_are_a_conflict() {
+    let mut house = House::new(&["e1"]);
+    let edge = TestEdge::new("e1").await;
+    house.release("shop", "1.0", 7, &[("a/one", b"1")]).await;
+    edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
+    house.release("shop", "1.1", 7, &[("a/two", b"2")]).await;
+    let outcome = edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
+    assert_eq!((outcome.failed.len(), outcome.failed[0].2.kind()), (1, ErrorKind::Conflict));
+    assert_eq!(edge.get("/files/shop/latest/app").await.1, "1");
+}
+
+/// A signing key was stolen. What it signed alone must not stay on the shelves; a key that only ran
+/// out is no reason to take anything down.
+#[tokio::test]
+async fn bundles_of_a_compromised_key_are_taken_off() {
+    let mut house = House::new(&["e1"]);
+    let edge = TestEdge::new("e1").await;
+    house.release("shop", "1.0", 1, &[("a/one", b"1")]).await;
+    edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
+    let key = &mut house.trust.release.keys[0];
+    key.window.until = Some(NOW.plus(1));
+    let revoke = |compromised| Revocation { at: NOW, reason: "stolen".into(), compromised };
+    edge.clock.advance(60);
+    edge.edge.receiver().accept_trust(house.next_trust()).await.unwrap();
+    assert_eq!(edge.get("/files/a/one").await.0, StatusCode::OK);
+    house.trust.release.keys[0].revocation = Some(revoke(false));
+    edge.edge.receiver().accept_trust(house.next_trust()).await.unwrap();
+    assert_eq!(edge.get("/files/a/one").await.0, StatusCode::OK);
+    house.trust.release.keys[0].revocation = Some(revoke(true));
+    let answer = edge.edge.receiver().accept_trust(house.next_trust()).await.unwrap();
+    assert_eq!(answer.removed, 1);
+    assert_eq!(edge.get("/files/a/one").await.0, StatusCode::NOT_FOUND);
+    assert!(edge.event_kinds().await.contains(&"bundle.untrusted".to_owned()));
+    let outcome = edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
+    assert_eq!(outcome.failed[0].2.kind(), ErrorKind::Untrusted);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod crash;
 mod crash_process;
 mod edge_process;
 mod fuzz_replay;
+mod hostile;
 mod http;
 mod lane;
 mod process;

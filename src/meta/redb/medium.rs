@@ -48,7 +48,12 @@ impl Medium {
 
     /// Whether there is nothing durable to read.
     pub(super) fn is_new(&self) -> bool {
-        self.head().as_ref().is_none_or(|head| head.durable.is_empty())
+        self.durable().is_empty()
+    }
+
+    /// The head as the last sync left it.
+    pub(super) fn durable(&self) -> Vec<u8> {
+        self.head().as_ref().map(|head| head.durable.clone()).unwrap_or_default()
     }
 
     fn head(&self) -> MutexGuard<'_, Option<Head>> {

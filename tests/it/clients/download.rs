@@ -12,34 +12,43 @@ use super::tool::{self, installed, missing, present, program, run};
 pub struct Packages(pub Vec<(&'static str, Vec<PathBuf>)>);
 
 impl Packages {
-    /// Two wheels, two Debian packages, one npm tarball; `None` if a client is missing, or what it
-    /// asks for cannot be reached.
-    pub fn fetched() -> Option<Packages> {
+    /// Two wheels, two Debian packages, one npm tarball; less if a client is missing or what it asks
+    /// for cannot be reached, which is told.
+    pub fn fetched() -> Packages {
         static ONE: Mutex<()> = Mutex::new(());
         let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let python = tool::python();
-        if !present("pip", Command::new(&python).args(["-m", "pip", "--version"]))
-            || !installed("npm")
-            || !installed("apt-get")
-        {
-            return None;
-        }
-        let mut pip = program(&python);
-        pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]);
-        pip.args(["idna==3.10", "six==1.17.0"]);
+        let mut pip = pip("download");
+        pip.args(["--no-deps", "--only-binary=:all:", "idna==3.10", "six==1.17.0"]);
         let mut apt = program("apt-get");
         apt.args(["download", "--quiet", "hostname", "netbase"]);
         let mut npm = program("npm");
         npm.args(["pack", "--silent", "ms@2.1.3"]);
-        let worlds = [("wheels", pip, ".whl", 2), ("debian", apt, ".deb", 2), ("npm", npm, ".tgz", 1)];
+        let worlds = [
+            ("wheels", pip_is_here(), pip, ".whl", 2),
+            ("debian", installed("apt-get"), apt, ".deb", 2),
+            ("npm", installed("npm"), npm, ".tgz", 1),
+        ];
         let mut packages = Vec::new();
-        for (repository, mut client, suffix, count) in worlds {
-            let files = fetch(repository, &mut client, suffix)?;
-            assert_eq!(files.len(), count, "{files:?}");
-            packages.push((repository, files));
+        for (repository, here, mut client, suffix, count) in worlds {
+            if here && let Some(files) = fetch(repository, &mut client, suffix) {
+                assert_eq!(files.len(), count, "{files:?}");
+                packages.push((repository, files));
+            }
         }
-        Some(Packages(packages))
+        Packages(packages)
     }
+}
+
+/// A command of pip.
+pub fn pip(command: &str) -> Command {
+    let mut pip = program(tool::python());
+    pip.args(["-m", "pip", "--disable-pip-version-check", command, "--quiet"]);
+    pip
+}
+
+/// Whether there is a pip.
+pub fn pip_is_here() -> bool {
+    present("pip", Command::new(tool::python()).args(["-m", "pip", "--version"]))
 }
 
 /// What `client` downloads into its working directory; kept for the next run.

@@ -115,6 +115,7 @@ fn look(reference: &Reference, image: &SimDisk, point: usize, seed: u64, counts:
     }
     let to_the_end = number % 16 == 3;
     reference.go_on(&station, step, to_the_end, &what);
+    station.check(plan, &what);
     counts.add(if to_the_end { "continued to the end" } else { "continued by a step" });
     if number % 16 == 5 {
         station.check_emptied(plan, &what);
@@ -135,6 +136,7 @@ fn look(reference: &Reference, image: &SimDisk, point: usize, seed: u64, counts:
         station.check_standing(plan, &reference.journal, point, true, &what);
         station.check(plan, &what);
         reference.go_on(&station, step, false, &what);
+        station.check(plan, &what);
         counts.add("cut twice");
     }
     counts.add("images");

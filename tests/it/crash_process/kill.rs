@@ -76,7 +76,6 @@ fn an_upload_resumes_at_the_byte_after_kill_9() {
     let token = token.as_deref();
     let size = 3 * 1024 * 1024 + 17;
     futures_util::FutureExt::now_or_never(ledger.release(&[size])).expect("memory does not wait");
-    ledger.sent[0].files.truncate(1);
     let bytes = ledger.sent[0].files[0].1.clone();
     let blob = format!("/api/v1/blobs/{}", Digest::of(&bytes).to_hex());
     let offer = ledger.sent[0].offer.clone();
@@ -152,7 +151,7 @@ async fn a_whole_upload_that_was_not_committed_is_no_blob() {
     let store = FsBlobStore::open(dir.path()).unwrap();
     let resumable = store.as_resumable().unwrap();
     let mut wrong = true;
-    for (_, bytes) in ledger.sent[0].files.iter().take(2) {
+    for (_, bytes) in &ledger.sent[0].files {
         let info = BlobInfo { digest: Digest::of(bytes), size: bytes.len() as u64 };
         let mut writer = resumable.resume(&info).await.unwrap();
         // One is what it should be, the other has the right length alone.

