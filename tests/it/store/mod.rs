@@ -3,6 +3,7 @@
 mod crash;
 mod fault;
 mod full;
+mod long;
 mod model;
 #[cfg(target_os = "linux")]
 mod mounted;
