@@ -43,7 +43,7 @@ fn measure() {
     println!("receive a blob of {mib} MiB over loopback, {rounds} rounds in turn (goal: ratio <= 1.15)");
 
     let names = ["edge", "minimal", "minimal-synced"];
-    let mut costs = [const { Vec::new() }; 3];
+    let (mut costs, mut kernel) = ([const { Vec::new() }; 3], [const { Vec::new() }; 3]);
     let (mut walls, mut peaks, mut grown) = ([const { Vec::new() }; 3], Vec::new(), Vec::new());
     for _ in 0..rounds {
         for (at, name) in names.iter().enumerate() {
@@ -58,7 +58,7 @@ fn measure() {
                 let status =
                     Client::connect(edge.address).patch(&path, &edge.token, size, |to| content.send(to));
                 assert_eq!(status / 100, 2, "the edge answered {status}");
-                let cpu = edge.process.cpu() - before;
+                let cpu = since(before, edge.process.cpu());
                 peaks.push(edge.process.memory("VmHWM"));
                 grown.push(edge.process.memory("VmHWM") - resident);
                 edge.process.kill();
@@ -72,18 +72,23 @@ fn measure() {
                 content.send(&mut stream);
                 stream.shutdown(std::net::Shutdown::Write).unwrap();
                 assert_eq!(process.line(), digest.to_hex());
-                let cpu = process.cpu() - before;
+                let cpu = since(before, process.cpu());
                 process.kill();
                 cpu
             };
             walls[at].push(started.elapsed().as_secs_f64());
-            costs[at].push(cpu / gib);
+            costs[at].push((cpu[0] + cpu[1]) / gib);
+            kernel[at].push(cpu[1] / gib);
         }
     }
-    println!("{:<16} {:>14} {:>16} {:>12}", "receiver", "CPU s per GiB", "range", "wall s");
+    println!(
+        "{:<16} {:>13} {:>14} {:>10} {:>8}",
+        "receiver", "CPU s per GiB", "range", "of kernel", "wall s"
+    );
     for (at, name) in names.iter().enumerate() {
-        let costs = &costs[at];
-        println!("{name:<16} {:>14.3} {:>16} {:>12.2}", median(costs), spread(costs), median(&walls[at]));
+        let (cost, range) = (median(&costs[at]), spread(&costs[at]));
+        let (kernel, wall) = (median(&kernel[at]), median(&walls[at]));
+        println!("{name:<16} {cost:>13.3} {range:>14} {kernel:>10.3} {wall:>8.2}");
     }
     let ratio = |other: usize| {
         let pairs: Vec<f64> = costs[0].iter().zip(&costs[other]).map(|(edge, other)| edge / other).collect();
@@ -101,6 +106,10 @@ fn measure() {
         median(&peaks),
         median(&grown)
     );
+}
+
+fn since(before: [f64; 2], now: [f64; 2]) -> [f64; 2] {
+    [now[0] - before[0], now[1] - before[1]]
 }
 
 /// Tells the edge of a bundle with the blob in it, so that it takes the upload.

@@ -117,7 +117,7 @@ async fn fill(data: &std::path::Path, house: &mut House, bundles: u64, items: u6
 fn serve(data: &std::path::Path, bundles: u64, items: u64) {
     let requests = setting("requests", 400_000);
     let edge = EdgeProcess::start(data);
-    let before = edge.process.cpu();
+    let before: f64 = edge.process.cpu().iter().sum();
     println!("\nserving random artifacts over 8 connections");
     println!("{:>12} {:>8} {:>8} {:>8} {:>12}", "requests", "RSS MiB", "anon", "file", "requests/s");
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
@@ -152,7 +152,7 @@ fn serve(data: &std::path::Path, bundles: u64, items: u64) {
             (share * 8) as f64 / started.elapsed().as_secs_f64()
         );
     }
-    let cpu = (edge.process.cpu() - before) / (requests / 64 * 64) as f64 * 1e6;
+    let cpu = (edge.process.cpu().iter().sum::<f64>() - before) / (requests / 64 * 64) as f64 * 1e6;
     let (first, last) = (resident[3], resident[7]);
     println!(
         "from the half to the end the memory went from {first:.1} to {last:.1} MiB  {}; {cpu:.1} us of CPU a request",

@@ -89,13 +89,12 @@ impl Running {
         line.trim_end().to_owned()
     }
 
-    /// Processor time so far, user and system, in seconds.
-    pub fn cpu(&self) -> f64 {
+    /// Processor time so far in seconds: as a user, and in the kernel.
+    pub fn cpu(&self) -> [f64; 2] {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: u64 = [11, 12].map(|at| fields[at].parse::<u64>().unwrap()).iter().sum();
         // Linux counts in hundredths of a second towards user space.
-        ticks as f64 / 100.0
+        [11, 12].map(|at| fields[at].parse::<f64>().unwrap() / 100.0)
     }
 
     /// A line of `/proc/PID/status` in MiB: `VmHWM`, `VmRSS`, `RssAnon`, `RssFile`.
