@@ -32,6 +32,9 @@ use crate::error::{Error, ErrorKind};
 /// Bytes of answers kept ready for one client. With one piece of a body on top, this is what a
 /// slow client costs.
 const SEND_BUFFER: usize = 32 * 1024;
+/// The same over HTTP/1.1, where hyper has one limit for both directions: pieces of an upload that are
+/// smaller than this cost a fifth more of processor time.
+const BUFFER: usize = 256 * 1024;
 /// Room for the request line, beside the header block.
 const REQUEST_LINE: usize = 9 * 1024;
 
@@ -104,7 +107,7 @@ impl<H: Handler> Task<H> {
                 // A client may close its half when it has sent its request.
                 .half_close(true)
                 .writev(true)
-                .max_buf_size(SEND_BUFFER.max(limits.header_bytes + REQUEST_LINE))
+                .max_buf_size(BUFFER.max(limits.header_bytes + REQUEST_LINE))
                 .max_headers(limits.headers)
                 .max_header_size(limits.header_bytes + REQUEST_LINE);
             let connection = builder.serve_connection(io, service);
