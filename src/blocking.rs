@@ -1,4 +1,7 @@
-//! Calls that wait for the disk, kept off the async workers where there are any.
+//! Long work and async tasks: calls that wait for the disk are kept off the workers, long loops
+//! give way.
+
+use std::task::Poll;
 
 use crate::error::Result;
 
@@ -19,6 +22,26 @@ where
         };
     }
     work()
+}
+
+/// Lets other tasks run.
+pub(crate) async fn give_way() {
+    let mut given = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut given, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Lets other tasks run after every 64th step of a loop.
+pub(crate) async fn after_step(step: usize) {
+    if step % 64 == 63 {
+        give_way().await;
+    }
 }
 
 #[cfg(feature = "tokio")]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use distedge::edge::EdgeOptions;
+use distedge::edge::{EdgeOptions, gate};
 use distedge::error::Result as EdgeResult;
 use distedge::key::{KeySet, PublicKey, TrustedKey};
 use distedge::name::{NodeName, RepositoryName, Tenant};
@@ -247,8 +247,10 @@ fn limits(mut section: Section<'_>) -> Result<Limits, String> {
     }
     set(&mut limits.drain, number(&mut section, "drain_seconds", 0..=DAY)?.map(Duration::from_secs));
     set(&mut limits.minimum_rate, number(&mut section, "minimum_rate", 0..=1 << 40)?);
-    set(&mut limits.header_bytes, number(&mut section, "header_bytes", 8192..=1 << 20)?);
-    set(&mut limits.headers, number(&mut section, "headers", 16..=10_000)?);
+    // The gate behind the sockets lets no more through.
+    let (bytes, fields) = (gate::MAX_HEADER_BYTES as u64, gate::MAX_HEADERS as u64);
+    set(&mut limits.header_bytes, number(&mut section, "header_bytes", 8192..=bytes)?);
+    set(&mut limits.headers, number(&mut section, "headers", 16..=fields)?);
     set(&mut limits.streams, number(&mut section, "streams", 1..=10_000)?);
     let connections = 1..=1_000_000;
     set(

@@ -33,7 +33,7 @@ use token::Destination;
 
 /// Serves what signed release bundles bring, read-only.
 #[derive(Debug, Parser)]
-#[command(name = "edge", version, args_conflicts_with_subcommands = false)]
+#[command(name = "edge", version)]
 struct Arguments {
     /// The configuration file; without one, defaults and flags decide.
     #[arg(long, env = "DISTEDGE_CONFIG", value_name = "FILE", global = true)]

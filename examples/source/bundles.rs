@@ -1,5 +1,6 @@
 //! `bundle …`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -9,7 +10,7 @@ use clap::{Args, Subcommand};
 use distedge::bundle::{Constraints, Country, EdgePattern, List, Network};
 use distedge::error::{Error, Result};
 use distedge::name::{ArtifactPath, BundleName, RepositoryName, Version};
-use distedge::source::{BundleRecord, BundleState, NewAlias, NewBundle, Pattern, Source};
+use distedge::source::{BundleRecord, BundleState, NewAlias, NewBundle, Pattern, Role, Source};
 use serde_json::json;
 
 use crate::artifacts::Choice;
@@ -171,7 +172,7 @@ impl Create {
             record = source.sign_bundle(name, version, &self.key).await?;
         }
         shown(output, &record);
-        Ok(())
+        say_who_is_left(source, output, &record).await
     }
 }
 
@@ -180,14 +181,18 @@ impl Bundle {
         match self {
             Bundle::Create(create) => create.run(source, output).await?,
             Bundle::Sign { bundle: Which { name, version }, key } => {
-                shown(output, &source.sign_bundle(name, version, key).await?);
+                let record = source.sign_bundle(name, version, key).await?;
+                shown(output, &record);
+                say_who_is_left(source, output, &record).await?;
             }
             Bundle::AttachSignature { bundle: Which { name, version }, signature, key } => {
                 let content = read_secret(signature)?;
                 let text = content.expose_str().map(str::trim).unwrap_or_default();
                 let decoded = STANDARD.decode(text).ok().filter(|decoded| decoded.len() == 64);
                 let signature = decoded.as_deref().unwrap_or_else(|| content.expose());
-                shown(output, &source.attach_signature(name, version, key.as_deref(), signature).await?);
+                let record = source.attach_signature(name, version, key.as_deref(), signature).await?;
+                shown(output, &record);
+                say_who_is_left(source, output, &record).await?;
             }
             Bundle::Show { bundle } => show(source, output, bundle).await?,
             Bundle::Verify { bundle: Which { name, version } } => {
@@ -298,6 +303,18 @@ fn shown(output: &Output, record: &BundleRecord) {
             )
         },
     );
+}
+
+/// Says so if a signed bundle has not the signatures of enough owners.
+async fn say_who_is_left(source: &Source, output: &Output, record: &BundleRecord) -> Result<()> {
+    let ring = source.ring(Role::Release).await?;
+    let pairs = record.signatures.iter().filter_map(|signature| ring.keys.pair(&signature.alias).ok());
+    let owners = pairs.map(|pair| pair.owner.as_str()).collect::<BTreeSet<_>>().len();
+    if owners > 0 && owners < ring.threshold as usize {
+        let needed = ring.threshold;
+        output.note(&format!("{owners} of {needed} needed owners signed: it cannot be distributed yet."));
+    }
+    Ok(())
 }
 
 async fn show(source: &Source, output: &Output, Which { name, version }: &Which) -> Result<()> {

@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use distedge::bundle::TrustDocument;
+use distedge::clock::{Clock as _, SystemClock};
 use distedge::distribute::Event;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
-use distedge::source::{ConvergeOptions, ConvergeProgress, EdgeOutcome, HttpDial, Pattern, Rule, Source};
+use distedge::source::{
+    ConvergeOptions, ConvergeProgress, EdgeOutcome, EdgeStatus, HttpDial, Pattern, Rule, Source,
+};
 use serde_json::{Value, json};
 
 use crate::bundles::Which;
@@ -102,7 +105,11 @@ impl Distribute {
         let edges: Vec<NodeName> =
             source.matching_edges(&rules).await?.into_iter().map(|edge| edge.name).collect();
         if edges.is_empty() {
-            return Err(Error::new(ErrorKind::NotFound, "no edge matches"));
+            let why = match source.edges().await?.is_empty() {
+                true => "no edge is known: add one with `edge add`",
+                false => "no edge matches; `edge list` shows those that are known",
+            };
+            return Err(Error::new(ErrorKind::NotFound, why));
         }
         let options = ConvergeOptions {
             edges: Some(edges.iter().cloned().collect()),
@@ -121,8 +128,7 @@ impl Distribute {
         } else {
             let changed = source.assign(name, version, &edges).await?;
             output.note(&format!(
-                "{} of {} should hold {name} {version} anew.",
-                changed,
+                "{name} {version} is for {}, {changed} of them new.",
                 count(edges.len() as u64, "edge")
             ));
         }
@@ -292,9 +298,37 @@ fn sentences(outcome: &EdgeOutcome, dry_run: bool) -> String {
 pub(crate) struct Status {
     /// Show one edge with its receipts.
     edge: Option<NodeName>,
+    /// Ask the edges, instead of telling what they last proved.
+    #[arg(long)]
+    check: bool,
 }
 
 impl Status {
+    /// Brings `status` to what the edges say now. Nothing changes, here or there.
+    async fn ask(&self, source: &Source, status: &mut [EdgeStatus]) -> Result<()> {
+        let edges = status.iter().map(|status| status.edge.name.clone()).collect();
+        let options = ConvergeOptions { edges: Some(edges), dry_run: true, ..ConvergeOptions::default() };
+        let quiet: ConvergeProgress = Arc::new(|_, _| ());
+        for outcome in source.converge(&HttpDial, &options, &quiet).await? {
+            let Some(status) = status.iter_mut().find(|status| status.edge.name == outcome.edge) else {
+                continue;
+            };
+            match outcome.error {
+                // What it proved before is all there is.
+                Some(error) => status.contact.error = Some(error.to_string()),
+                None => {
+                    (status.proven, status.drift) = (outcome.proven, outcome.drift);
+                    status.contact.contacted = Some(SystemClock.now());
+                    status.contact.error = outcome
+                        .failed
+                        .first()
+                        .map(|(name, version, error)| format!("the bundle {name} {version}: {error}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         let mut status = source.status().await?;
         if let Some(name) = &self.edge {
@@ -302,6 +336,9 @@ impl Status {
             if status.is_empty() {
                 return Err(unknown(name));
             }
+        }
+        if self.check {
+            self.ask(source, &mut status).await?;
         }
         let receipts = match &self.edge {
             Some(name) => source.receipts(name).await?,

@@ -67,9 +67,13 @@ struct Inner<V> {
 impl FsBlobStore {
     /// Opens the store in the directory `root`, and makes it if it is not there.
     ///
+    /// A store that is there needs no space to open: on a full disk its blobs can be read, uploads
+    /// fail with `NoSpace`, and both go well again when there is space.
+    ///
     /// # Errors
     /// One sentence that names the path: `Conflict` if another process (or another store in this one)
-    /// uses it, `NoSpace` if the disk is full, `Io` if it is not a directory or cannot be written.
+    /// uses it, `NoSpace` if the disk is too full to make it, `Io` if it is not a directory or cannot
+    /// be written.
     pub fn open(root: impl AsRef<Path>) -> Result<FsBlobStore> {
         FsBlobStore::open_with(OsVfs, root)
     }
@@ -110,7 +114,13 @@ impl<V: Vfs> FsBlobStore<V> {
             let path = tmp.join(name);
             vfs.remove(&path).map_err(|cause| doing("removing", &path, cause))?;
         }
-        probe(&vfs, &tmp.join("probe")).map_err(|cause| not_writable(&root, cause))?;
+        if let Err(cause) = probe(&vfs, &tmp.join("probe")) {
+            let error = not_writable(&root, cause);
+            if error.kind() != ErrorKind::NoSpace {
+                return Err(error);
+            }
+            tracing::warn!(%error, "what is stored can be read, and uploads fail until there is space");
+        }
         Ok(FsBlobStore(Arc::new(Inner {
             vfs,
             root,
@@ -520,14 +530,11 @@ fn make_dir_all(vfs: &impl Vfs, path: &Path) -> Result<()> {
 fn make_dir(vfs: &impl Vfs, path: &Path) -> io::Result<bool> {
     match vfs.create_dir(path) {
         Ok(()) => Ok(true),
-        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {
-            if vfs.stat(path)?.is_dir {
-                Ok(false)
-            } else {
-                Err(cause)
-            }
-        }
-        Err(cause) => Err(cause),
+        // A full disk may refuse before it finds that there is nothing to do.
+        Err(cause) => match vfs.stat(path) {
+            Ok(stat) if stat.is_dir => Ok(false),
+            _ => Err(cause),
+        },
     }
 }
 

@@ -7,6 +7,7 @@
 //! borrow from the input.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::Deserialize;
@@ -15,6 +16,9 @@ use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqA
 
 use crate::bundle::limits;
 use crate::error::{Error, Result};
+
+/// Up to so many names of one object are compared one by one.
+const FEW: usize = 16;
 
 /// Which numbers are allowed in parts that are passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +140,7 @@ impl<'de> Reader<'de> {
     fn object(&mut self) -> Result<Object<'_, 'de>, Fault> {
         self.enter(b'{', "an object was expected")?;
         let first = self.keys.len();
-        Ok(Object { reader: self, first, begun: false, ended: false })
+        Ok(Object { reader: self, first, names: HashSet::new(), begun: false, ended: false })
     }
 
     fn array(&mut self) -> Result<Array<'_, 'de>, Fault> {
@@ -287,6 +291,8 @@ struct Object<'r, 'de> {
     reader: &'r mut Reader<'de>,
     /// Where the names of this object begin among those of all open ones.
     first: usize,
+    /// The names of this object once they are more than a few.
+    names: HashSet<Cow<'de, str>>,
     begun: bool,
     ended: bool,
 }
@@ -307,7 +313,16 @@ impl<'de> Object<'_, 'de> {
         self.begun = true;
         let key = reader.string()?;
         let seen = &reader.keys[self.first..];
-        if seen.contains(&key) {
+        let twice = if seen.len() < FEW {
+            seen.contains(&key)
+        } else {
+            // Looking through many names for each name would take the square of their number.
+            if self.names.is_empty() {
+                self.names.extend(seen.iter().cloned());
+            }
+            !self.names.insert(key.clone())
+        };
+        if twice {
             return Err(fault(format!("the member {:?} is given twice", shown(&key))));
         }
         if seen.len() == limits::MEMBERS {

@@ -391,6 +391,7 @@ impl Statement {
         for item in &self.items {
             check_item(item).map_err(|error| error.context(format_args!("item {}", item.name())))?;
         }
+        self.check_sizes()?;
         for alias in &self.aliases {
             let Some(item) = self.items.get(alias.item) else {
                 return Err(no_item("alias", alias.item));
@@ -419,6 +420,17 @@ impl Statement {
             check_media_type(&evidence.media_type)?;
         }
         self.constraints.check()
+    }
+
+    /// One digest is one blob, and one blob has one size.
+    fn check_sizes(&self) -> Result<()> {
+        let mut blobs: Vec<(&Digest, u64)> =
+            self.items.iter().map(|item| (&item.digest, item.size)).collect();
+        blobs.sort_unstable();
+        match blobs.windows(2).find(|pair| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1) {
+            Some(pair) => Err(two_sizes(pair[0].0, pair[0].1, pair[1].1)),
+            None => Ok(()),
+        }
     }
 
     /// No two names may be one on any file system: equal after folding, or a file where another
@@ -554,6 +566,11 @@ pub(super) fn check_text(what: &str, text: &str, least: usize) -> Result<()> {
 #[cold]
 fn no_item(what: &str, index: usize) -> Error {
     Error::invalid(format!("an entry of \"{what}\" points at item {index}, which does not exist"))
+}
+
+#[cold]
+fn two_sizes(digest: &Digest, one: u64, other: u64) -> Error {
+    Error::invalid(format!("{digest} has {one} bytes in one item and {other} bytes in another"))
 }
 
 #[cold]

@@ -8,12 +8,13 @@ use super::record::{
     AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder,
 };
 use super::{Catalog, RepositoryRecord, encode};
-use crate::bundle::{Envelope, Item, Statement, VerifiedBundle};
+use crate::blocking::after_step;
+use crate::bundle::{Constraints, Envelope, Item, Statement, VerifiedBundle};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Batch, Expectation, Revision};
-use crate::name::{BundleName, RepositoryName, Version};
+use crate::name::{ArtifactPath, BundleName, RepositoryName, Version};
 
 /// Why a bundle's artifacts leave the shelves.
 enum Retraction {
@@ -23,6 +24,13 @@ enum Retraction {
     Abandoned(Timestamp),
     /// The trust document that this commit wrote assigns it to this edge no more.
     Unassigned(Revision),
+}
+
+/// What a name of a repository is to stand for.
+#[derive(Clone, Copy)]
+enum Kind {
+    Artifact,
+    Alias,
 }
 
 impl Catalog {
@@ -70,6 +78,7 @@ impl Catalog {
                     offered: now,
                     activated: None,
                     repositories: repositories(statement).into_keys().collect(),
+                    constraints: statement.constraints().clone(),
                     gone: None,
                     holds_blobs: true,
                 };
@@ -102,17 +111,20 @@ impl Catalog {
 
     /// Makes every artifact and alias of a prepared bundle visible, together with its receipt.
     ///
-    /// The caller has read the record that the commit `prepared` wrote
-    /// ([`bundle_at`](Catalog::bundle_at)), and has seen after that that every blob is stored. `None`
-    /// if the record has changed since: the blobs may be gone. A repository that is not known yet is
-    /// created; anyone may read it if `public` says so.
+    /// The caller has read the record of the revision `prepared`
+    /// ([`bundle_at`](Catalog::bundle_at)), and has seen after that that every blob is stored and
+    /// that the trust document of the revision `trust` allows it. `None` if the record has changed
+    /// since: the blobs may be gone. A repository that is not known yet is created; anyone may read
+    /// it if `public` says so.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if a path or alias stands for something else since it was prepared.
+    /// [`ErrorKind::Conflict`] if a path or alias stands for something else since it was prepared;
+    /// [`ErrorKind::Unavailable`] if another trust document came meanwhile.
     pub async fn activate(
         &self,
         statement: &Statement,
         prepared: Revision,
+        trust: Revision,
         receipt: Bytes,
         public: bool,
         now: Timestamp,
@@ -132,6 +144,11 @@ impl Catalog {
             }
             let mut batch = Batch::new();
             batch.expect_unchanged(key.clone(), Some(&entry));
+            let in_force = self.trust().await?.map(|entry| entry.revision);
+            if in_force != Some(trust) {
+                return Err(judged_anew(&bundle.name, &bundle.version));
+            }
+            batch.expect(self.key("t", &[]), Expectation::At(trust));
             self.shelve(&mut batch, statement, public).await?;
             record.state = BundleState::Committed;
             record.activated = Some(now);
@@ -170,7 +187,7 @@ impl Catalog {
     }
 
     /// As [`remove`](Catalog::remove), unless another trust document is in force by now than the one
-    /// that the commit `trust` wrote.
+    /// of the revision `trust`.
     pub async fn unassign(
         &self,
         name: &BundleName,
@@ -268,7 +285,8 @@ impl Catalog {
                 }
             }
         }
-        for item in statement.items() {
+        for (step, item) in statement.items().iter().enumerate() {
+            after_step(step).await;
             let key = self.key("a", &[item.repository.as_str(), item.path.as_str()]);
             let old = self.read::<ArtifactRecord>(&key).await?;
             batch.expect_unchanged(key.clone(), old.as_ref().map(|(_, entry)| entry));
@@ -281,7 +299,7 @@ impl Catalog {
                 }
                 Some((old, _)) => old,
                 None => {
-                    self.refuse_look_alikes(batch, item).await?;
+                    self.refuse_look_alikes(batch, &item.repository, &item.path, Kind::Artifact).await?;
                     fresh(item, statement.created())
                 }
             };
@@ -289,18 +307,18 @@ impl Catalog {
                 record.holders.push(holder.clone());
             }
             record.gone = None;
+            record.constrained |= restricts_downloads(statement.constraints());
             batch.put(key, encode(&record)?);
         }
         for alias in statement.aliases() {
             let path = &alias.path;
             let what = format!("{}/{path}", alias.repository);
-            if self.artifact(&alias.repository, path).await?.is_some() {
-                return Err(conflict(format!("{what} is an artifact here and cannot become an alias")));
-            }
-            batch.expect(self.key("a", &[alias.repository.as_str(), path.as_str()]), Expectation::Absent);
             let key = self.key("l", &[alias.repository.as_str(), path.as_str()]);
             let old = self.read::<AliasRecord>(&key).await?;
             batch.expect_unchanged(key.clone(), old.as_ref().map(|(_, entry)| entry));
+            if old.is_none() {
+                self.refuse_look_alikes(batch, &alias.repository, path, Kind::Alias).await?;
+            }
             if let Some((old, _)) = &old {
                 if old.bundle != bundle.name {
                     return Err(conflict(format!("the alias {what} belongs to the bundle {}", old.bundle)));
@@ -323,29 +341,37 @@ impl Catalog {
         Ok(())
     }
 
-    /// A path must not be an alias, nor differ from a known one by case or normalisation alone.
-    async fn refuse_look_alikes(&self, batch: &mut Batch, item: &Item) -> Result<()> {
-        let (repository, path) = (&item.repository, &item.path);
-        if self.alias(repository, path).await?.is_some() {
-            return Err(conflict(format!(
-                "{repository}/{path} is an alias here and cannot become an artifact"
-            )));
+    /// A name that is not here yet must not be an alias and an artifact at once, nor differ from a
+    /// known name by case or normalisation alone. `batch` demands that it stays so: two bundles
+    /// that meet here cannot both bring their half of a pair.
+    async fn refuse_look_alikes(
+        &self,
+        batch: &mut Batch,
+        repository: &RepositoryName,
+        path: &ArtifactPath,
+        kind: Kind,
+    ) -> Result<()> {
+        let (other, here, wanted) = match kind {
+            Kind::Artifact => ("l", "an alias", "an artifact"),
+            Kind::Alias => ("a", "an artifact", "an alias"),
+        };
+        let key = self.key(other, &[repository.as_str(), path.as_str()]);
+        if self.store.get(&key).await?.is_some() {
+            return Err(conflict(format!("{repository}/{path} is {here} here and cannot become {wanted}")));
         }
-        batch.expect(self.key("l", &[repository.as_str(), path.as_str()]), Expectation::Absent);
+        batch.expect(key, Expectation::Absent);
         let folded = path.folded();
         let key = self.key("n", &[repository.as_str(), &folded]);
-        let other = self.store.get(&key).await?;
-        batch.expect_unchanged(key.clone(), other.as_ref());
-        let mut twin = other.as_ref().map(|entry| String::from_utf8_lossy(&entry.value).into_owned());
+        let indexed = self.store.get(&key).await?;
+        batch.expect_unchanged(key.clone(), indexed.as_ref());
+        let mut twin = indexed.map(|entry| String::from_utf8_lossy(&entry.value).into_owned());
         if folded != path.as_str() {
-            if twin.is_none() {
-                let plain = self.key("a", &[repository.as_str(), &folded]);
-                match self.store.get(&plain).await? {
-                    Some(_) => twin = Some(folded),
-                    None => {
-                        batch.expect(plain, Expectation::Absent);
-                    }
+            for kind in ["a", "l"] {
+                let plain = self.key(kind, &[repository.as_str(), &folded]);
+                if self.store.get(&plain).await?.is_some() {
+                    twin.get_or_insert_with(|| folded.clone());
                 }
+                batch.expect(plain, Expectation::Absent);
             }
             batch.put(key, Bytes::copy_from_slice(path.as_str().as_bytes()));
         }
@@ -360,7 +386,8 @@ impl Catalog {
     /// Adds to `batch` everything that takes the artifacts and aliases of `statement` away.
     async fn unshelve(&self, batch: &mut Batch, statement: &Statement, why: &Retraction) -> Result<()> {
         let bundle = statement.bundle();
-        for item in statement.items() {
+        for (step, item) in statement.items().iter().enumerate() {
+            after_step(step).await;
             let key = self.key("a", &[item.repository.as_str(), item.path.as_str()]);
             let Some((mut record, entry)) = self.read::<ArtifactRecord>(&key).await? else { continue };
             batch.expect_unchanged(key.clone(), Some(&entry));
@@ -426,6 +453,7 @@ fn fresh(item: &Item, modified: Timestamp) -> ArtifactRecord {
         modified,
         checksums: item.checksums.clone(),
         holders: Vec::new(),
+        constrained: false,
         gone: None,
     }
 }
@@ -451,6 +479,7 @@ fn tombstone(name: &BundleName, version: &Version, digest: Digest, now: Timestam
         offered: now,
         activated: None,
         repositories: Vec::new(),
+        constraints: Constraints::default(),
         gone: None,
         holds_blobs: false,
     }
@@ -459,6 +488,12 @@ fn tombstone(name: &BundleName, version: &Version, digest: Digest, now: Timestam
 #[cold]
 fn conflict(message: String) -> Error {
     Error::new(ErrorKind::Conflict, message)
+}
+
+#[cold]
+fn judged_anew(name: &BundleName, version: &Version) -> Error {
+    let message = format!("the trust document changed while {name}/{version} was activated; try again");
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 #[cold]
@@ -478,4 +513,8 @@ fn withdrawn(record: &BundleRecord) -> Error {
 #[cold]
 pub(crate) fn unknown(name: &BundleName, version: &Version) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no bundle {name}/{version} here"))
+}
+
+fn restricts_downloads(constraints: &Constraints) -> bool {
+    !constraints.countries.is_empty() || !constraints.nets.is_empty()
 }

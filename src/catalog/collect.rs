@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Catalog, encode};
+use crate::blocking::after_step;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Batch, Expectation};
@@ -40,7 +41,8 @@ impl Catalog {
         blobs: &BTreeMap<Digest, u64>,
         step: i64,
     ) -> Result<bool> {
-        for (digest, size) in blobs {
+        for (index, (digest, size)) in blobs.iter().enumerate() {
+            after_step(index).await;
             let key = self.claim_key(digest);
             let old = self.read::<Claim>(&key).await?;
             let count = match &old {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::Constraints;
 use crate::clock::Timestamp;
 use crate::digest::{Checksums, Digest};
 use crate::name::{ArtifactPath, BundleName, RepositoryName, Version};
@@ -69,6 +70,9 @@ pub struct BundleRecord {
     pub activated: Option<Timestamp>,
     /// The repositories it has artifacts in, sorted.
     pub repositories: Vec<RepositoryName>,
+    /// Where its artifacts may be downloaded from.
+    #[serde(default, skip_serializing_if = "Constraints::is_empty")]
+    pub constraints: Constraints,
     /// Why it was withdrawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<GoneRecord>,
@@ -117,6 +121,9 @@ pub struct ArtifactRecord {
     /// The committed bundles that contain it.
     #[serde(rename = "h")]
     pub holders: Vec<Holder>,
+    /// Whether one of them says who may download it: its record tells.
+    #[serde(rename = "k", default, skip_serializing_if = "std::ops::Not::not")]
+    pub constrained: bool,
     /// Set when its last holder was withdrawn.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<GoneRecord>,

@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::receive::Receiver;
 use crate::blob::BlobStoreExt as _;
+use crate::blocking;
 use crate::catalog::BundleState;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -85,6 +86,7 @@ impl Receiver {
         let mut blobs = self.blobs.list();
         while let Some(info) = blobs.next().await {
             let info = info?;
+            blocking::after_step(report.seen as usize).await;
             report.seen += 1;
             if self.catalog.begin_collection(&info.digest).await? {
                 if self.blobs.remove(&info.digest).await? {

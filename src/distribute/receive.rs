@@ -10,7 +10,8 @@ use tracing::{info, warn};
 
 use super::message::{BundleAnswer, OfferAnswer, StatusAnswer, TrustAnswer, UploadAnswer, Want};
 use crate::blob::{BlobInfo, BlobStore, ByteStream};
-use crate::bundle::{self, Anchor, Receipt, Statement, TrustDocument};
+use crate::blocking;
+use crate::bundle::{self, Anchor, Receipt, Statement, TrustDocument, VerifiedBundle};
 use crate::catalog::{self, BundleRecord, BundleState, Catalog, EventRecord, GoneRecord};
 use crate::clock::{Clock, Timestamp};
 use crate::digest::Digest;
@@ -118,18 +119,23 @@ impl Receiver {
 
     /// The trust document in force.
     pub async fn trust(&self) -> Result<Option<Arc<TrustDocument>>> {
+        Ok(self.in_force().await?.map(|(_, trust)| trust))
+    }
+
+    /// The trust document in force, and the revision of its record.
+    async fn in_force(&self) -> Result<Option<Parsed>> {
         let Some(entry) = self.catalog.trust().await? else { return Ok(None) };
         {
             let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((revision, trust)) = &*cached
                 && *revision == entry.revision
             {
-                return Ok(Some(trust.clone()));
+                return Ok(Some((*revision, trust.clone())));
             }
         }
-        let trust = Arc::new(TrustDocument::parse_unverified(&entry.value)?);
-        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some((entry.revision, trust.clone()));
-        Ok(Some(trust))
+        let parsed = (entry.revision, Arc::new(TrustDocument::parse_unverified(&entry.value)?));
+        *self.cached.lock().unwrap_or_else(PoisonError::into_inner) = Some(parsed.clone());
+        Ok(Some(parsed))
     }
 
     /// Takes a trust document if it is a successor of the one in force, and does what it says:
@@ -177,10 +183,10 @@ impl Receiver {
     }
 
     /// Verifies an offered bundle and prepares to receive it; answers which blobs are wanted.
-    pub async fn offer(&self, envelope: &[u8]) -> Result<OfferAnswer> {
+    pub async fn offer(&self, envelope: &Bytes) -> Result<OfferAnswer> {
         let now = self.now();
         self.catalog.keep_time().await?;
-        match self.admit(envelope, now).await {
+        match self.prepare(envelope, now).await {
             Ok((record, statement)) => {
                 let want = self.missing(&statement).await?;
                 info!(bundle = %record.name, version = %record.version, want = want.len(), "bundle offered");
@@ -196,21 +202,34 @@ impl Receiver {
         }
     }
 
-    async fn admit(&self, envelope: &[u8], now: Timestamp) -> Result<(BundleRecord, Statement)> {
-        let trust = self.trust().await?.ok_or_else(no_trust)?;
+    async fn prepare(&self, envelope: &Bytes, now: Timestamp) -> Result<(BundleRecord, Statement)> {
+        let verified = match self.judge(envelope, now).await {
+            Ok((_, verified)) => verified,
+            Err(error) => {
+                if error.kind() == ErrorKind::Conflict {
+                    self.note("bundle.conflict", "offer", &error).await?;
+                }
+                return Err(error);
+            }
+        };
+        let record = self.catalog.prepare(&verified, envelope, now).await?;
+        Ok((record, verified.into_statement()))
+    }
+
+    /// Whether this edge may hold the bundle, under the trust document in force, whose revision is
+    /// given with it. Signatures over many megabytes take a while: others are served meanwhile.
+    async fn judge(&self, envelope: &Bytes, now: Timestamp) -> Result<(Revision, VerifiedBundle)> {
+        let (revision, trust) = self.in_force().await?.ok_or_else(no_trust)?;
         if trust.expires <= now {
             return Err(stale(&trust));
         }
-        let verified = bundle::verify(envelope, &trust, now)?;
-        if let Err(error) = bundle::admit(&verified, &trust, &self.name) {
-            if error.kind() == ErrorKind::Conflict {
-                let named = verified.statement().bundle();
-                self.note("bundle.conflict", &format!("{}/{}", named.name, named.version), &error).await?;
-            }
-            return Err(error);
-        }
-        let record = self.catalog.prepare(&verified, envelope, now).await?;
-        Ok((record, verified.into_statement()))
+        let (envelope, name) = (envelope.clone(), self.name.clone());
+        let verified = blocking::run(move || {
+            let verified = bundle::verify(&envelope, &trust, now)?;
+            bundle::admit(&verified, &trust, &name)?;
+            Ok(verified)
+        });
+        Ok((revision, verified.await?))
     }
 
     /// A bundle as others may see it, with the number of its blobs that are missing.
@@ -228,7 +247,7 @@ impl Receiver {
     pub async fn position(&self, digest: &Digest) -> Result<UploadAnswer> {
         let size = self.claimed(digest).await?;
         let info = BlobInfo { digest: *digest, size };
-        let have = if self.is_stored(&info).await? { size } else { self.kept(&info).await? };
+        let (_, have) = self.have(&info).await?;
         Ok(UploadAnswer { have, size, taken: false })
     }
 
@@ -241,7 +260,7 @@ impl Receiver {
     pub async fn upload(&self, digest: &Digest, offset: u64, mut bytes: ByteStream) -> Result<UploadAnswer> {
         let size = self.claimed(digest).await?;
         let info = BlobInfo { digest: *digest, size };
-        if self.is_stored(&info).await? {
+        if self.blobs.stat(digest).await?.is_some_and(|stored| stored.size == size) {
             return Ok(UploadAnswer { have: size, size, taken: false });
         }
         let mut writer = match self.blobs.as_resumable() {
@@ -295,24 +314,11 @@ impl Receiver {
                 _ => catalog::unknown(name, version),
             });
         }
-        let statement = self.statement(name, version).await?;
-        let missing = self.missing(&statement).await?;
-        if let Some(first) = missing.first() {
-            let message =
-                format!("{} blobs of {name}/{version} are missing, {} first", missing.len(), first.digest);
-            return Err(Error::new(ErrorKind::Conflict, message));
-        }
-        if record.state == BundleState::Prepared {
-            let receipt = attest(&self.name, &statement, record.digest, now);
-            let envelope = receipt.seal(&*self.identity, now)?.to_json();
-            match self.catalog.activate(&statement, revision, envelope.into(), self.public, now).await {
-                Ok(None) => return Ok(None),
-                Ok(_) => info!(bundle = %name, %version, items = statement.items().len(), "bundle activated"),
-                Err(error) => {
-                    self.note("bundle.conflict", &format!("{name}/{version}"), &error).await?;
-                    return Err(error);
-                }
-            }
+        if record.state == BundleState::Committed {
+            let statement = self.statement(name, version).await?;
+            self.refuse_missing(&record, &statement).await?;
+        } else if !self.activate(&record, revision, now).await? {
+            return Ok(None);
         }
         match self.catalog.receipt(name, version).await? {
             Some(receipt) => Ok(Some(receipt)),
@@ -321,6 +327,56 @@ impl Receiver {
                 Err(Error::new(ErrorKind::Corrupted, message))
             }
         }
+    }
+
+    /// Makes a prepared bundle visible, if it may still be here: since it was offered its keys may
+    /// have been revoked, or the bundle assigned elsewhere. `false` if its record, which was read at
+    /// `revision`, has changed.
+    async fn activate(&self, record: &BundleRecord, revision: Revision, now: Timestamp) -> Result<bool> {
+        let (name, version) = (&record.name, &record.version);
+        let envelope =
+            self.catalog.envelope(name, version).await?.ok_or_else(|| catalog::unknown(name, version))?;
+        let what = format!("{name}/{version}");
+        let (trust, verified) = match self.judge(&envelope, now).await {
+            Ok(judged) => judged,
+            Err(error) => {
+                self.note("bundle.rejected", &what, &error).await?;
+                return Err(error);
+            }
+        };
+        let statement = verified.statement();
+        self.refuse_missing(record, statement).await?;
+        let receipt = attest(&self.name, statement, record.digest, now);
+        let envelope = receipt.seal(&*self.identity, now)?.to_json();
+        let activated =
+            self.catalog.activate(statement, revision, trust, envelope.into(), self.public, now).await;
+        match activated {
+            Ok(None) => return Ok(false),
+            Ok(Some(_)) => {}
+            Err(error) => {
+                if error.kind() == ErrorKind::Conflict {
+                    self.note("bundle.conflict", &what, &error).await?;
+                }
+                return Err(error);
+            }
+        }
+        info!(bundle = %name, %version, items = statement.items().len(), "bundle activated");
+        Ok(true)
+    }
+
+    async fn refuse_missing(&self, record: &BundleRecord, statement: &Statement) -> Result<()> {
+        let missing = self.missing(statement).await?;
+        let Some(first) = missing.first() else { return Ok(()) };
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{} blobs of {}/{} are missing, {} first",
+                missing.len(),
+                record.name,
+                record.version,
+                first.digest
+            ),
+        ))
     }
 
     /// Takes a bundle off this edge: its artifacts answer 404, its blobs are free to be collected.
@@ -335,6 +391,7 @@ impl Receiver {
     async fn apply(&self, trust: &TrustDocument) -> Result<TrustAnswer> {
         let now = self.now();
         let mut answer = TrustAnswer { version: trust.version, withdrawn: 0, removed: 0 };
+        let mut failed = None;
         for withdrawal in &trust.withdrawn {
             let gone = GoneRecord {
                 bundle: withdrawal.bundle.clone(),
@@ -342,29 +399,32 @@ impl Receiver {
                 reason: withdrawal.reason.clone(),
                 legal: withdrawal.legal,
             };
-            if self.catalog.withdraw(&gone, withdrawal.digest, now).await? {
-                warn!(bundle = %gone.bundle, version = %gone.version, reason = gone.reason, "bundle withdrawn");
-                answer.withdrawn += 1;
+            match self.catalog.withdraw(&gone, withdrawal.digest, now).await {
+                Ok(true) => {
+                    warn!(bundle = %gone.bundle, version = %gone.version, reason = gone.reason, "bundle withdrawn");
+                    answer.withdrawn += 1;
+                }
+                Ok(false) => {}
+                // One damaged record must not keep the other withdrawals from being done.
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
-        let Some(entry) = self.catalog.trust().await? else { return Ok(answer) };
-        // A newer document has come: what it does not assign is taken off with it.
-        if self.trust().await?.is_none_or(|in_force| in_force.version != trust.version) {
-            return Ok(answer);
-        }
+        // When a newer document has come, what it does not assign is taken off with it.
+        let Some((revision, in_force)) = self.in_force().await? else {
+            return failed.map_or(Ok(answer), Err);
+        };
         for record in self.catalog.bundles().await? {
             let assigned = trust.assigned(&self.name).any(|one| {
                 one.bundle == record.name && one.version == record.version && one.digest == record.digest
             });
-            if record.holds_blobs
-                && !assigned
-                && self.catalog.unassign(&record.name, &record.version, entry.revision, now).await?
-            {
-                info!(bundle = %record.name, version = %record.version, "bundle removed");
-                answer.removed += 1;
+            if record.holds_blobs && !assigned && in_force.version == trust.version {
+                match self.catalog.unassign(&record.name, &record.version, revision, now).await {
+                    Ok(removed) => answer.removed += u64::from(removed),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
         }
-        Ok(answer)
+        failed.map_or(Ok(answer), Err)
     }
 
     pub(super) async fn statement(&self, name: &BundleName, version: &Version) -> Result<Statement> {
@@ -375,26 +435,42 @@ impl Receiver {
         let blobs: BTreeMap<Digest, u64> =
             statement.items().iter().map(|item| (item.digest, item.size)).collect();
         let mut missing = Vec::new();
-        for (digest, size) in blobs {
-            let info = BlobInfo { digest, size };
-            if !self.is_stored(&info).await? {
-                missing.push(Want { digest, size, have: self.kept(&info).await? });
+        for (step, (digest, size)) in blobs.into_iter().enumerate() {
+            blocking::after_step(step).await;
+            let (stored, have) = self.have(&BlobInfo { digest, size }).await?;
+            // All bytes of an upload may be here without being a blob: what counts is the store.
+            if !stored {
+                missing.push(Want { digest, size, have });
             }
         }
         Ok(missing)
     }
 
-    /// A blob of another size under this name is damaged, or the statement lies.
-    async fn is_stored(&self, info: &BlobInfo) -> Result<bool> {
-        Ok(self.blobs.stat(&info.digest).await?.is_some_and(|stored| stored.size == info.size))
-    }
-
-    /// How many bytes of a blob that is not stored are kept. Its last byte is not among them: a
-    /// position at the end says that the blob is stored.
-    async fn kept(&self, info: &BlobInfo) -> Result<u64> {
-        match self.blobs.as_resumable() {
-            Some(resumable) => Ok(resumable.position(info).await?.min(info.size.saturating_sub(1))),
-            None => Ok(0),
+    /// Whether a blob is stored, and how many of its bytes are here.
+    async fn have(&self, info: &BlobInfo) -> Result<(bool, u64)> {
+        // A blob of another size under this name is not the one that is meant.
+        if self.blobs.stat(&info.digest).await?.is_some_and(|stored| stored.size == info.size) {
+            return Ok((true, info.size));
+        }
+        let Some(resumable) = self.blobs.as_resumable() else { return Ok((false, 0)) };
+        let position = resumable.position(info).await?;
+        if position == 0 || position < info.size {
+            return Ok((false, position));
+        }
+        // A crash came between the last byte and the commit; nobody will send that byte again.
+        let completed = async { resumable.resume(info).await?.commit().await };
+        match completed.await {
+            Ok(_) => Ok((true, info.size)),
+            Err(error) if error.kind() == ErrorKind::Mismatch => {
+                self.lied(&info.digest, error).await;
+                Ok((false, 0))
+            }
+            // Somebody is completing it at this moment.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let stored = self.blobs.stat(&info.digest).await?;
+                Ok((stored.is_some_and(|stored| stored.size == info.size), info.size))
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -229,7 +229,7 @@ impl Run<'_> {
             self.plan(&statement, known.is_none(), plan).await?;
             return Ok(None);
         }
-        let mut want = self.offer(bundle).await?;
+        let mut want = self.offer(bundle, &statement).await?;
         let total: u64 = want.iter().map(|want| want.size - want.have).sum();
         (self.events)(Event::Wanted {
             bundle: bundle.name.clone(),
@@ -247,7 +247,7 @@ impl Run<'_> {
                     return Err(error);
                 }
                 // The edge knows best how far it got.
-                Some(_) => want = self.offer(bundle).await?,
+                Some(_) => want = self.offer(bundle, &statement).await?,
             }
         }
         let call = Call::new(Verb::Post, path::commit(&bundle.name, &bundle.version));
@@ -264,18 +264,19 @@ impl Run<'_> {
         }
     }
 
-    async fn offer(&self, bundle: &BundleOffer) -> Result<Vec<Want>> {
+    async fn offer(&self, bundle: &BundleOffer, statement: &Statement) -> Result<Vec<Want>> {
         let call = Call::new(Verb::Post, path::BUNDLES).with_bytes(bundle.envelope.clone());
         let answer: OfferAnswer = self.ask(call).await?;
         if answer.digest != bundle.digest {
             return Err(Error::new(ErrorKind::Mismatch, "the edge took the offer for another statement"));
         }
+        // An edge gets what the bundle holds. It knows digests of other things too, and whatever
+        // is read here by digest alone would be sent to it.
+        let mut sizes: BTreeMap<Digest, u64> =
+            statement.items().iter().map(|item| (item.digest, item.size)).collect();
         for want in &answer.want {
-            if want.have > want.size {
-                return Err(Error::invalid(format!(
-                    "the edge says it has more of {} than there is",
-                    want.digest
-                )));
+            if sizes.remove(&want.digest) != Some(want.size) || want.have > want.size {
+                return Err(bad_want(want));
             }
         }
         Ok(answer.want)
@@ -442,6 +443,17 @@ fn refused(answer: &Answer) -> Error {
     let detail = refusal.and_then(|refusal| refusal.detail).unwrap_or_else(|| "it gave no reason".into());
     let detail: String = detail.chars().filter(|c| !c.is_control()).take(500).collect();
     Error::new(kind, format!("the edge answered {}: {detail}", answer.status))
+}
+
+#[cold]
+fn bad_want(want: &Want) -> Error {
+    Error::new(
+        ErrorKind::Untrusted,
+        format!(
+            "the edge wants {} with {} bytes, of which it has {}: that is not in the bundle, or is wanted twice",
+            want.digest, want.size, want.have
+        ),
+    )
 }
 
 #[cold]

@@ -113,9 +113,16 @@ impl Body {
         self.remaining
     }
 
-    /// Calls `observer` once, when the body is dropped: after its last byte, or before.
+    /// Calls `observer` once, when the body is dropped: after its last byte, or before. Several
+    /// observers are called in the order in which they came.
     pub fn on_end(&mut self, observer: impl FnOnce(Delivered) + Send + 'static) {
-        self.on_end = Some(Box::new(observer));
+        self.on_end = Some(match self.on_end.take() {
+            None => Box::new(observer),
+            Some(earlier) => Box::new(move |delivered| {
+                earlier(delivered);
+                observer(delivered);
+            }),
+        });
     }
 
     /// The bytes as a stream of chunks.

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::authorize::{Asker, authorize};
+use super::budget::Share;
 use super::problem::Problem;
 use super::service::{Edge, allowed, nothing};
 use super::{Admitted, Body, document, media};
@@ -174,6 +175,7 @@ impl Call<'_> {
             let kept = self.edge.receiver().catalog().trust().await?.ok_or_else(nothing)?;
             return Ok(media::document(self.admitted.head, document::ENVELOPE_TYPE, kept.value));
         }
+        let _share = self.incoming(limits::TRUST_DOCUMENT)?;
         let envelope = body.collect(limits::TRUST_DOCUMENT).await?;
         media::json(false, &self.edge.receiver().accept_trust(envelope).await?)
     }
@@ -250,6 +252,7 @@ impl Call<'_> {
         let receiver = self.edge.receiver();
         if self.admitted.method == Method::POST {
             self.may(Action::Receive, Resource::Bundle { name: None })?;
+            let _share = self.incoming(limits::ENVELOPE)?;
             let envelope = body.collect(limits::ENVELOPE).await?;
             return media::json(false, &receiver.offer(&envelope).await?);
         }
@@ -362,6 +365,13 @@ impl Call<'_> {
 
     fn unknown(&self) -> Problem {
         self.edge.refuse(self.asker)
+    }
+
+    /// Memory for a document of at most `limit` bytes that the client sends: as it came, decoded,
+    /// read, and as it is stored.
+    fn incoming(&self, limit: usize) -> Result<Share, Problem> {
+        let length = self.admitted.content_length.unwrap_or(u64::MAX).min(limit as u64);
+        self.edge.incoming().take(4 * length).map_err(Problem::and_close)
     }
 
     fn number(&self, name: &HeaderName) -> Result<u64, Problem> {

@@ -1,6 +1,7 @@
 //! What can be read of a bundle: its description, its envelope in the forms that other tools
 //! verify, its statement, SBOMs and receipt.
 
+use bytes::Bytes;
 use http::header::{CONTENT_DISPOSITION, HeaderValue};
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -8,19 +9,20 @@ use serde_json::json;
 
 use super::authorize::{Asker, authorize};
 use super::problem::Problem;
-use super::service::{Edge, may_read, nothing, representation, withdrawn};
+use super::service::{Edge, may_read, nothing, withdrawn};
 use super::{Admitted, Body, media};
 use crate::access::{Action, Resource};
 use crate::blob::BlobStoreExt as _;
 use crate::bundle::{self, Envelope, Statement};
 use crate::catalog::{BundleRecord, BundleState};
+use crate::distribute::BundleAnswer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Algorithm, KeyId};
 use crate::name::{BundleName, Version};
 
 /// The media type of an envelope on the wire.
 pub(super) const ENVELOPE_TYPE: &str = "application/vnd.in-toto.release-bundle+dsse";
-/// Largest SBOM that is summarised.
+/// Most bytes of SBOMs that are summarised for one answer; the others are listed without it.
 const SBOM_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Whether the asker may see a bundle: a committed or withdrawn one whose every repository they
@@ -53,6 +55,11 @@ pub(super) async fn respond(
     };
     let Some(record) = record.filter(|_| seen) else { return Err(edge.refuse(asker)) };
     if rest.is_empty() {
+        // Which blobs are missing costs a look at each of them; it is for who can send them.
+        let sends = authorize(edge.policies(), asker, Action::Receive, Resource::Bundle { name: Some(name) });
+        if sends.is_err() {
+            return media::json(admitted.head, &BundleAnswer::from(&record));
+        }
         let described = edge.receiver().describe(name, version).await?.ok_or_else(nothing)?;
         return media::json(admitted.head, &described);
     }
@@ -63,9 +70,27 @@ pub(super) async fn respond(
     }
     if rest == ["receipt"] {
         let receipt = catalog.receipt(name, version).await?.ok_or_else(nothing)?;
-        return Ok(media::document(admitted.head, "application/json", receipt));
+        return Ok(named(media::document(admitted.head, "application/json", receipt), "receipt.json"));
     }
     let stored = catalog.envelope(name, version).await?.ok_or_else(nothing)?;
+    // The envelope goes out as it is; for everything else it is taken apart.
+    let copies = if rest == ["envelope"] { 1 } else { 4 };
+    let share = edge.outgoing().take(copies * stored.len() as u64)?;
+    let mut response = parts_of(edge, parts, admitted, asker, stored, rest).await?;
+    response.body_mut().on_end(move |_| drop(share));
+    Ok(response)
+}
+
+/// The answer for what is made of an envelope.
+async fn parts_of(
+    edge: &Edge,
+    parts: &Parts,
+    admitted: &Admitted,
+    asker: &Asker,
+    stored: Bytes,
+    rest: &[&str],
+) -> Result<Response<Body>, Problem> {
+    let catalog = edge.receiver().catalog();
     let head = admitted.head;
     let key = key_parameter(parts)?;
     match rest {
@@ -113,7 +138,7 @@ pub(super) async fn respond(
             let Ok(authorized) = authorize(edge.policies(), asker, Action::Read, resource) else {
                 return Err(edge.refuse(asker));
             };
-            edge.deliver(parts, &authorized, representation(&artifact, &item.path, public)).await
+            edge.deliver(parts, asker, &authorized, &artifact, &item.path, public).await
         }
         _ => Err(nothing()),
     }
@@ -121,6 +146,7 @@ pub(super) async fn respond(
 
 async fn sboms(edge: &Edge, head: bool, statement: &Statement) -> Result<Response<Body>, Problem> {
     let mut list = Vec::new();
+    let mut summarised = 0;
     for (index, sbom) in statement.sboms().iter().enumerate() {
         let item = &statement.items()[sbom.item];
         let mut entry = json!({
@@ -131,12 +157,14 @@ async fn sboms(edge: &Edge, head: bool, statement: &Statement) -> Result<Respons
             "digest": item.digest,
             "size": item.size,
         });
-        if item.size <= SBOM_LIMIT
-            && let Some(bytes) = edge.receiver().blobs().read(&item.digest, SBOM_LIMIT).await?
-            && let Some(summary) = bundle::summarize(&bytes)
-        {
-            entry["components"] = json!(summary.components);
-            entry["name"] = json!(summary.name);
+        if item.size <= SBOM_LIMIT - summarised {
+            summarised += item.size;
+            let _share = edge.outgoing().take(2 * item.size)?;
+            let bytes = edge.receiver().blobs().read(&item.digest, SBOM_LIMIT).await?;
+            if let Some(summary) = bytes.and_then(|bytes| bundle::summarize(&bytes)) {
+                entry["components"] = json!(summary.components);
+                entry["name"] = json!(summary.name);
+            }
         }
         list.push(entry);
     }

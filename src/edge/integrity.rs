@@ -7,11 +7,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 
 use bytes::Bytes;
 
 use crate::blob::{Blob, BlobInfo, BlobStore, ByteStream, Payload, Stamp};
+use crate::blocking::give_way;
 use crate::digest::{Digest, Hasher};
 use crate::edge::Body;
 use crate::error::{Error, ErrorKind, Result};
@@ -367,19 +367,6 @@ fn verified_stream(turn: Streaming, info: BlobInfo, blob: Blob) -> ByteStream {
             }
         }
     }))
-}
-
-/// Lets other tasks run.
-async fn give_way() {
-    let mut given = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut given, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// A panic elsewhere leaves these maps whole: each change is one call.

@@ -2,6 +2,7 @@
 
 pub mod authorize;
 pub mod body;
+mod budget;
 pub mod conditional;
 pub mod content;
 mod control;

@@ -69,7 +69,13 @@ pub struct Opened {
 /// One sentence that names the path, if it cannot be used; `Conflict` if another process uses it.
 pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened> {
     let data = data.as_ref();
-    fs::create_dir_all(data)
+    let mut directory = fs::DirBuilder::new();
+    directory.recursive(true);
+    // What is private over HTTP is private on the machine too.
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut directory, 0o700);
+    directory
+        .create(data)
         .map_err(|cause| Error::io(format_args!("creating the data directory {}", data.display()), cause))?;
     let blobs = Arc::new(FsBlobStore::open(data.join("blobs"))?);
     let store = Arc::new(RedbStore::open(data.join("meta.redb"))?);

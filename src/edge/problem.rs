@@ -21,6 +21,8 @@ struct Inner {
     status: StatusCode,
     kind: &'static str,
     detail: String,
+    /// What the log is told instead of the detail.
+    cause: Option<String>,
     headers: HeaderMap,
 }
 
@@ -39,7 +41,7 @@ impl Problem {
     /// A refusal with `status`, the last part of its `type` URN, and a sentence.
     pub fn new(status: StatusCode, kind: &'static str, detail: impl Into<String>) -> Problem {
         let detail = presentable(&detail.into());
-        Problem(Box::new(Inner { status, kind, detail, headers: HeaderMap::new() }))
+        Problem(Box::new(Inner { status, kind, detail, cause: None, headers: HeaderMap::new() }))
     }
 
     /// The refusal that tells of `error`. What went wrong inside the edge is not for clients: the
@@ -51,9 +53,12 @@ impl Problem {
             ErrorKind::Io | ErrorKind::Internal => "The edge could not complete the request.",
             ErrorKind::Corrupted => "The stored bytes are damaged and are not served.",
             ErrorKind::NoSpace => "The edge's storage is full.",
+            // The operating system's, of a file on a network for example.
+            ErrorKind::TimedOut => "The edge took too long to complete the request.",
             _ => error.message(),
         };
         let mut problem = Problem::new(status, kind.as_str(), detail);
+        problem.0.cause = Some(error.message().to_owned());
         if kind == ErrorKind::MethodNotAllowed {
             problem = problem.with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
@@ -88,6 +93,11 @@ impl Problem {
     /// The sentence.
     pub fn detail(&self) -> &str {
         &self.0.detail
+    }
+
+    /// What happened, for the log: it may name files of this machine.
+    pub(super) fn cause(&self) -> &str {
+        self.0.cause.as_deref().unwrap_or(&self.0.detail)
     }
 
     /// The answer; to a `HEAD` request it has no body.
@@ -178,6 +188,10 @@ mod tests {
         assert_eq!(problem.detail(), "?script??[31m???x");
         let inside = Problem::of(&Error::new(ErrorKind::Internal, "/data/secret is odd"));
         assert!(!inside.detail().contains("secret"));
+        assert_eq!(inside.cause(), "/data/secret is odd");
+        let slow = std::io::Error::from(std::io::ErrorKind::TimedOut);
+        let slow = Problem::of(&Error::io("opening /data/secret", slow));
+        assert!(!slow.detail().contains("secret"));
         assert!(Problem::of(&Error::invalid("x".repeat(9000))).detail().len() <= MAX_DETAIL);
     }
 

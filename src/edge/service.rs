@@ -8,7 +8,8 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use tracing::{error, info};
 
-use super::authorize::{Asker, authorize};
+use super::authorize::{Asker, Authorized, authorize};
+use super::budget::Budget;
 use super::content::{Cache, Representation};
 use super::integrity::Verifier;
 use super::metric::Metrics;
@@ -16,13 +17,18 @@ use super::problem::{Problem, Shape};
 use super::{Admitted, Body, Gate, Handler, control, listing, media};
 use crate::access::{Action, Principal, Resource};
 use crate::auth::Authenticator;
-use crate::catalog::{ArtifactRecord, EventRecord, GoneRecord, Resolved};
+use crate::catalog::{ArtifactRecord, EventRecord, GoneRecord, Holder, Resolved};
 use crate::digest::Digest;
 use crate::distribute::Receiver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::{ArtifactPath, RESERVED, RepositoryName};
 use crate::policy::PolicySet;
 use crate::registry::generic;
+
+/// Memory for documents on their way to clients.
+const OUTGOING: u64 = 256 << 20;
+/// Memory for documents that sources send.
+const INCOMING: u64 = 512 << 20;
 
 /// An edge: answers HTTP requests over one tenant's catalog and blobs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,6 +45,8 @@ struct Inner {
     verifier: Arc<Verifier>,
     metrics: Arc<Metrics>,
     damage: Arc<Mutex<Vec<(Digest, String)>>>,
+    outgoing: Budget,
+    incoming: Budget,
 }
 
 impl Edge {
@@ -58,7 +66,20 @@ impl Edge {
             found.lock().unwrap_or_else(PoisonError::into_inner).push((*digest, reason.to_owned()));
         });
         let verifier = Arc::new(verifier);
-        Edge { inner: Arc::new(Inner { receiver, gate, authenticator, policies, verifier, metrics, damage }) }
+        let (outgoing, incoming) = (Budget::new(OUTGOING), Budget::new(INCOMING));
+        Edge {
+            inner: Arc::new(Inner {
+                receiver,
+                gate,
+                authenticator,
+                policies,
+                verifier,
+                metrics,
+                damage,
+                outgoing,
+                incoming,
+            }),
+        }
     }
 
     /// What receives bundles for this edge.
@@ -69,6 +90,16 @@ impl Edge {
     /// The counters of this edge.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// Memory for documents on their way out.
+    pub(super) fn outgoing(&self) -> &Budget {
+        &self.inner.outgoing
+    }
+
+    /// Memory for documents on their way in.
+    pub(super) fn incoming(&self) -> &Budget {
+        &self.inner.incoming
     }
 
     pub(super) fn policies(&self) -> &PolicySet {
@@ -126,7 +157,7 @@ impl Edge {
         let Ok(authorized) = authorize(&self.inner.policies, asker, action, resource) else {
             return Err(self.refuse(asker));
         };
-        if record.is_none() {
+        if record.is_none() || !route.possible {
             return Err(nothing());
         }
         if route.folder {
@@ -135,12 +166,10 @@ impl Edge {
         let Some(path) = &route.path else { return Ok(with_slash(admitted)) };
         match catalog.resolve(&route.repository, path).await? {
             Some(Resolved::Artifact(artifact)) => {
-                let representation = representation(&artifact, path, public);
-                self.deliver(parts, &authorized, representation).await
+                self.deliver(parts, asker, &authorized, &artifact, path, public).await
             }
             Some(Resolved::Alias(alias, artifact)) => {
-                let representation = representation(&artifact, &alias.target, public);
-                self.deliver(parts, &authorized, representation).await
+                self.deliver(parts, asker, &authorized, &artifact, &alias.target, public).await
             }
             Some(Resolved::Gone(gone)) => Err(withdrawn(&gone)),
             None => {
@@ -154,9 +183,15 @@ impl Edge {
     pub(super) async fn deliver(
         &self,
         parts: &Parts,
-        authorized: &super::authorize::Authorized,
-        representation: Representation,
+        asker: &Asker,
+        authorized: &Authorized,
+        artifact: &ArtifactRecord,
+        path: &ArtifactPath,
+        public: bool,
     ) -> Result<Response<Body>, Problem> {
+        self.restrict(asker, artifact).await?;
+        // What depends on the address of who asks is not for caches that others share.
+        let representation = representation(artifact, path, public && !artifact.constrained);
         let inner = &self.inner;
         let result = authorized.respond(parts, &representation, &inner.verifier).await;
         self.record_damage().await;
@@ -169,6 +204,27 @@ impl Edge {
             });
         }
         Ok(response)
+    }
+
+    /// Holds a download against the constraints that were signed with the bundles that contain it.
+    /// All of them must allow it; a country that is not known is in no list.
+    async fn restrict(&self, asker: &Asker, artifact: &ArtifactRecord) -> Result<(), Problem> {
+        if !artifact.constrained {
+            return Ok(());
+        }
+        for Holder(name, version) in &artifact.holders {
+            let Some(record) = self.inner.receiver.catalog().bundle(name, version).await? else { continue };
+            let constraints = &record.constraints;
+            if !constraints.permits_address(asker.client) || !constraints.permits_country(None) {
+                info!(bundle = %name, %version, client = ?asker.client, "a bundle's constraints forbid a download");
+                return Err(Problem::new(
+                    StatusCode::FORBIDDEN,
+                    ErrorKind::Forbidden.as_str(),
+                    "This may not be downloaded from where you are.",
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// What an edge does about once a minute: keeps the time floor, records damage that was found
@@ -256,7 +312,7 @@ impl Handler for Edge {
             Ok(response) => response,
             Err(problem) => {
                 if problem.status().is_server_error() {
-                    error!(path = ?parts.uri.path(), status = problem.status().as_u16(), detail = problem.detail(), "failed");
+                    error!(path = ?parts.uri.path(), status = problem.status().as_u16(), cause = ?problem.cause(), "failed");
                 }
                 problem.response(head, shape)
             }
@@ -301,7 +357,7 @@ impl Line {
     }
 }
 
-pub(super) fn representation(artifact: &ArtifactRecord, path: &ArtifactPath, public: bool) -> Representation {
+fn representation(artifact: &ArtifactRecord, path: &ArtifactPath, public: bool) -> Representation {
     // An artifact never changes, but it may be withdrawn, and an alias may move: caches ask again.
     let cache = if public { Cache::Public } else { Cache::Private };
     let name = path.file_name();

@@ -1,21 +1,25 @@
 //! A metadata store in one file, through redb.
 
-use std::any::Any;
+mod failure;
+mod medium;
+
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use ::redb::backends::FileBackend;
 use ::redb::{
-    Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
-    TableDefinition,
+    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::failure::{Failure, corrupted, guarded, io_failed, opening_failed};
+use self::medium::{Direct, Medium, Overlay};
 use super::{Batch, Entry, Expectation, MetadataStore, Revision, unmet};
 use crate::blocking;
 use crate::error::{Error, ErrorKind, Result};
@@ -63,22 +67,23 @@ impl RedbOptions {
 
     /// Opens the store in the file `path`, and makes it if it is not there. Its directory must exist.
     ///
+    /// On a full disk a file that is there opens too, to read: see [`RedbStore`].
+    ///
     /// # Errors
     /// One sentence that names the file: `Conflict` if another process uses it, `Corrupted` if it is
     /// damaged or no database, `NoSpace`, `Io`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<RedbStore> {
         let path = path.as_ref();
-        let name = path.display().to_string();
         if fs::metadata(path).map_or(true, |found| found.len() == 0) {
             self.make(path)?;
         }
-        self.open_database(name, |builder| builder.open(path))
+        self.open_file(path, OpenOptions::new().read(true).write(true))
     }
 
     /// Opens the store over `backend`, and makes it if the backend is empty; `name` is what errors
     /// call it.
     pub fn open_backend(self, name: impl Into<String>, backend: impl StorageBackend) -> Result<RedbStore> {
-        let store = self.open_database(name.into(), |builder| builder.create_with_backend(backend))?;
+        let store = self.open_medium(name.into(), Box::new(backend))?;
         store.0.prepare()?;
         Ok(store)
     }
@@ -97,7 +102,7 @@ impl RedbOptions {
             }
             _ => {}
         }
-        let store = self.open_database(new.display().to_string(), |builder| builder.create(&new))?;
+        let store = self.open_file(&new, OpenOptions::new().read(true).write(true).create_new(true))?;
         store.0.prepare()?;
         drop(store);
         fs::rename(&new, path).map_err(|cause| doing("creating the metadata file", path, cause))?;
@@ -111,32 +116,115 @@ impl RedbOptions {
         Ok(())
     }
 
-    fn open_database(
-        self,
-        name: String,
-        open: impl FnOnce(&mut ::redb::Builder) -> Result<Database, DatabaseError>,
-    ) -> Result<RedbStore> {
-        let database = guarded(&name, || {
+    fn open_file(self, path: &Path, how: &OpenOptions) -> Result<RedbStore> {
+        let name = path.display().to_string();
+        let file = how.open(path).map_err(|cause| io_failed(&name, "opening", cause))?;
+        let backend = FileBackend::new(file).map_err(|cause| opening_failed(&name, cause))?;
+        self.open_medium(name, Box::new(backend))
+    }
+
+    fn open_medium(self, name: String, backend: Box<dyn StorageBackend>) -> Result<RedbStore> {
+        let medium = Medium::new(backend);
+        let open = match self.open_to_write(&name, &medium) {
+            Ok(open) => open,
+            Err(error) if error.kind() == ErrorKind::NoSpace && !medium.is_new() => {
+                let Ok(open) = self.open_to_read(&name, &medium) else { return Err(error) };
+                tracing::warn!(%error, "the metadata store opens to read only");
+                open
+            }
+            Err(error) => return Err(error),
+        };
+        let (open, reopening) = (RwLock::new(open), Mutex::new(()));
+        Ok(RedbStore(Arc::new(Inner { name, options: self, medium, open, reopening })))
+    }
+
+    fn open_to_write(self, name: &str, medium: &Arc<Medium>) -> Result<Open> {
+        medium.roll_back();
+        let database = self.open_database(name, Direct(Arc::clone(medium)))?;
+        Ok(Open { database, writable: true, broken: AtomicBool::new(false), retired: Arc::default() })
+    }
+
+    fn open_to_read(self, name: &str, medium: &Arc<Medium>) -> Result<Open> {
+        let retired = Arc::new(AtomicBool::new(false));
+        let overlay = Overlay::new(Arc::clone(medium), Arc::clone(&retired));
+        let database =
+            self.open_database(name, overlay.map_err(|cause| io_failed(name, "opening", cause))?)?;
+        Ok(Open { database, writable: false, broken: AtomicBool::new(false), retired })
+    }
+
+    fn open_database(self, name: &str, backend: impl StorageBackend) -> Result<Database> {
+        guarded(name, || {
             let mut builder = Database::builder();
             builder.set_cache_size(self.cache);
-            open(&mut builder).map_err(|cause| opening_failed(&name, cause))
-        })?;
-        Ok(RedbStore(Arc::new(Inner { name, quick_recovery: self.quick_recovery, database })))
+            Ok(builder.create_with_backend(backend).map_err(|cause| opening_failed(name, cause))?)
+        })
+        .map_err(|failure| failure.into_error(name, "opening"))
     }
 }
 
 /// Keeps records in one file, by [redb](https://docs.rs/redb). Clones share one open store.
 ///
-/// Every commit is synced before it returns. After a failed write or sync the store answers nothing
-/// but errors until it is opened anew: what reached the disk is unknown until recovery has looked.
-/// Commits run on tokio's blocking pool where there is one; reads run inline.
+/// Every commit is synced before it returns. Commits run on tokio's blocking pool where there is one;
+/// reads run inline.
+///
+/// # When the disk fails
+/// A commit whose write or sync fails returns the error: [`NoSpace`](ErrorKind::NoSpace) on a full
+/// disk. It is lost, and is never tried again. From then on the store
+/// [reads only](RedbStore::is_read_only): `get` and `scan` answer the last state that was synced,
+/// for which nothing is written, so they go on while the disk is full. The next commit opens the file
+/// anew to write, from that same state; if this fails it returns why, and the one after it tries again.
+/// A start on a full disk begins at the same place: reads answer, and commits say `NoSpace` until there
+/// is space.
+///
+/// If the process ends before another commit went through, the next start may find the lost commit
+/// after all: whole, never in part.
+///
+/// Without [quick recovery](RedbOptions::with_quick_recovery) each of these openings reads the whole
+/// file.
 #[derive(Clone)]
 pub struct RedbStore(Arc<Inner>);
 
 struct Inner {
     name: String,
-    quick_recovery: bool,
+    options: RedbOptions,
+    medium: Arc<Medium>,
+    open: RwLock<Open>,
+    /// Held by the one who opens a database over the medium.
+    reopening: Mutex<()>,
+}
+
+struct Open {
     database: Database,
+    writable: bool,
+    /// redb refuses everything after an I/O error.
+    broken: AtomicBool,
+    retired: Arc<AtomicBool>,
+}
+
+impl Open {
+    fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
+    /// Runs `work`, and notes whether it leaves the database broken.
+    fn attempt<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&Database) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let result = guarded(name, || work(&self.database));
+        if result.as_ref().is_err_and(Failure::breaks) {
+            self.broken.store(true, Ordering::Release);
+        }
+        result
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // What a database that only reads would write at its end is for nobody.
+        self.retired.store(true, Ordering::Release);
+    }
 }
 
 impl RedbStore {
@@ -149,6 +237,13 @@ impl RedbStore {
     pub fn with_backend(backend: impl StorageBackend) -> Result<RedbStore> {
         RedbOptions::new().open_backend("metadata", backend)
     }
+
+    /// Whether a failed write, or a start on a full disk, has left the store to read only. The next
+    /// commit tries to end this.
+    pub fn is_read_only(&self) -> bool {
+        let open = self.0.open();
+        !open.writable || open.is_broken()
+    }
 }
 
 impl fmt::Debug for RedbStore {
@@ -160,110 +255,218 @@ impl fmt::Debug for RedbStore {
 #[async_trait]
 impl MetadataStore for RedbStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
-        self.0.guarded(|| self.0.get(key))
+        self.0.read(|database| self.0.get(database, key))
     }
 
     async fn scan(&self, keys: Range<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
         if keys.start >= keys.end {
             return Ok(Vec::new());
         }
-        self.0.guarded(|| self.0.scan(keys, limit))
+        self.0.read(|database| self.0.scan(database, keys.clone(), limit))
     }
 
     async fn commit(&self, batch: Batch) -> Result<Revision> {
         batch.check()?;
         let inner = Arc::clone(&self.0);
-        blocking::run(move || inner.guarded(|| inner.commit(batch))).await
+        blocking::run(move || inner.write(|transaction| inner.apply(transaction, batch))).await
     }
 }
 
 impl Inner {
-    fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        guarded(&self.name, work)
+    fn open(&self) -> RwLockReadGuard<'_, Open> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn get(&self, key: &[u8]) -> Result<Option<Entry>> {
-        let reading = |cause: ::redb::Error| self.failed("reading", cause);
-        let transaction = self.database.begin_read().map_err(|cause| reading(cause.into()))?;
-        let table = transaction.open_table(RECORDS).map_err(|cause| reading(cause.into()))?;
-        match table.get(key).map_err(|cause| reading(cause.into()))? {
-            Some(stored) => self.entry(key, stored.value()).map(Some),
+    fn failed(&self, doing: &str, failure: Failure) -> Error {
+        failure.into_error(&self.name, doing)
+    }
+
+    /// Reads, if need be from the last durable state of a store whose disk has failed.
+    fn read<T>(&self, work: impl Fn(&Database) -> Result<T, Failure>) -> Result<T> {
+        {
+            let open = self.open();
+            if !open.is_broken() {
+                match open.attempt(&self.name, &work) {
+                    Err(failure) if failure.is_of_an_earlier_error() => {}
+                    result => return result.map_err(|failure| self.failed("reading", failure)),
+                }
+            }
+        }
+        self.retreat()?;
+        self.open().attempt(&self.name, work).map_err(|failure| self.failed("reading", failure))
+    }
+
+    /// Runs one transaction to its end.
+    fn write(
+        &self,
+        apply: impl FnOnce(&mut WriteTransaction) -> Result<Revision, Failure>,
+    ) -> Result<Revision> {
+        let result = loop {
+            let open = self.open();
+            if !open.writable || open.is_broken() {
+                drop(open);
+                self.advance()?;
+                continue;
+            }
+            // While it waits for its turn another commit may fail, which is not the fault of this one.
+            match open.attempt(&self.name, |database| Ok(database.begin_write()?)) {
+                Err(failure) if failure.is_of_an_earlier_error() => {}
+                Err(failure) => break Err(failure),
+                Ok(transaction) => break self.write_in(&open, transaction, apply),
+            }
+        };
+        if result.as_ref().is_err_and(Failure::breaks) || self.open().is_broken() {
+            // So that no reader has to.
+            if let Err(error) = self.retreat() {
+                tracing::warn!(%error, "the metadata store cannot be read");
+            }
+        }
+        result.map_err(|failure| self.failed("writing", failure))
+    }
+
+    fn write_in(
+        &self,
+        open: &Open,
+        mut transaction: WriteTransaction,
+        apply: impl FnOnce(&mut WriteTransaction) -> Result<Revision, Failure>,
+    ) -> Result<Revision, Failure> {
+        let before = self.medium.durable();
+        let mut made = None;
+        let result = open.attempt(&self.name, |_| {
+            let revision = apply(&mut transaction)?;
+            made = Some(revision);
+            transaction.commit()?;
+            Ok(revision)
+        });
+        match (&result, made) {
+            // redb tidies up after the last sync of a commit, and may fail then. `open` keeps other
+            // commits out, so who finds this revision finds this commit.
+            (Err(failure), Some(revision))
+                if failure.breaks()
+                    && self.medium.durable() != before
+                    && self.durable_revision() == Some(revision) =>
+            {
+                Ok(revision)
+            }
+            _ => result,
+        }
+    }
+
+    fn durable_revision(&self) -> Option<Revision> {
+        let open = self.options.open_to_read(&self.name, &self.medium).ok()?;
+        let last = open.attempt(&self.name, |database| {
+            let last = database.begin_read()?.open_table(COUNTERS)?.get(LAST_REVISION)?;
+            Ok(last.map(|last| Revision(last.value())))
+        });
+        last.ok().flatten()
+    }
+
+    /// Opens a broken store to read.
+    fn retreat(&self) -> Result<()> {
+        let _turn = self.reopening.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.open().is_broken() {
+            return Ok(());
+        }
+        let open = self.options.open_to_read(&self.name, &self.medium)?;
+        tracing::warn!(file = self.name, "the metadata store reads only, after an I/O error");
+        self.replace(open);
+        Ok(())
+    }
+
+    /// Opens a store that only reads to write.
+    fn advance(&self) -> Result<()> {
+        // Drops a broken database: two that write would be one too many.
+        if self.open().is_broken() {
+            self.retreat()?;
+        }
+        let _turn = self.reopening.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.open().writable {
+            return Ok(());
+        }
+        // Readers go on meanwhile: nothing they can see is overwritten before the first commit.
+        let open = self.options.open_to_write(&self.name, &self.medium);
+        let open = open.map_err(|error| error.context("the metadata store reads only"))?;
+        tracing::info!(file = self.name, "the metadata store is open to write again");
+        self.replace(open);
+        Ok(())
+    }
+
+    /// Waits for the readers under way, whose database goes.
+    fn replace(&self, open: Open) {
+        let mut place = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *place, open);
+        drop(place);
+        drop(old);
+    }
+
+    fn get(&self, database: &Database, key: &[u8]) -> Result<Option<Entry>, Failure> {
+        let table = database.begin_read()?.open_table(RECORDS)?;
+        match table.get(key)? {
+            Some(stored) => Ok(Some(self.entry(key, stored.value())?)),
             None => Ok(None),
         }
     }
 
-    fn scan(&self, keys: Range<&[u8]>, limit: usize) -> Result<Vec<Entry>> {
-        let reading = |cause: ::redb::Error| self.failed("reading", cause);
-        let transaction = self.database.begin_read().map_err(|cause| reading(cause.into()))?;
-        let table = transaction.open_table(RECORDS).map_err(|cause| reading(cause.into()))?;
-        let range = table.range::<&[u8]>(keys).map_err(|cause| reading(cause.into()))?;
+    fn scan(&self, database: &Database, keys: Range<&[u8]>, limit: usize) -> Result<Vec<Entry>, Failure> {
+        let table = database.begin_read()?.open_table(RECORDS)?;
         let mut entries = Vec::new();
-        for record in range.take(limit) {
-            let (key, stored) = record.map_err(|cause| reading(cause.into()))?;
+        for record in table.range::<&[u8]>(keys)?.take(limit) {
+            let (key, stored) = record?;
             entries.push(self.entry(key.value(), stored.value())?);
         }
         Ok(entries)
     }
 
-    fn commit(&self, batch: Batch) -> Result<Revision> {
-        let writing = |cause: ::redb::Error| self.failed("writing", cause);
-        // Dropped without a commit, a transaction leaves nothing behind.
-        let mut transaction = self.database.begin_write().map_err(|cause| writing(cause.into()))?;
-        transaction.set_durability(Durability::Immediate).map_err(|cause| writing(cause.into()))?;
-        transaction.set_quick_repair(self.quick_recovery);
-        let revision = {
-            let mut records = transaction.open_table(RECORDS).map_err(|cause| writing(cause.into()))?;
-            for (key, expectation) in &batch.expectations {
-                let found = match records.get(&key[..]).map_err(|cause| writing(cause.into()))? {
-                    Some(stored) => Some(self.split(key, stored.value())?.0),
-                    None => None,
-                };
-                let met = match expectation {
-                    Expectation::Absent => found.is_none(),
-                    Expectation::At(revision) => found == Some(*revision),
-                };
-                if !met {
-                    return Err(unmet(key, *expectation, found));
-                }
+    /// Dropped without a commit, a transaction leaves nothing behind.
+    fn apply(&self, transaction: &mut WriteTransaction, batch: Batch) -> Result<Revision, Failure> {
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_quick_repair(self.options.quick_recovery);
+        let mut records = transaction.open_table(RECORDS)?;
+        for (key, expectation) in &batch.expectations {
+            let found = match records.get(&key[..])? {
+                Some(stored) => Some(self.split(key, stored.value())?.0),
+                None => None,
+            };
+            let met = match expectation {
+                Expectation::Absent => found.is_none(),
+                Expectation::At(revision) => found == Some(*revision),
+            };
+            if !met {
+                return Err(unmet(key, *expectation, found).into());
             }
-            let mut counters = transaction.open_table(COUNTERS).map_err(|cause| writing(cause.into()))?;
-            let last = counters.get(LAST_REVISION).map_err(|cause| writing(cause.into()))?;
-            let revision = last.map_or(0, |last| last.value()) + 1;
-            counters.insert(LAST_REVISION, revision).map_err(|cause| writing(cause.into()))?;
-            for (key, value) in batch.into_sorted_changes() {
-                match value {
-                    Some(value) => {
-                        let mut place = records
-                            .insert_reserve(&key[..], HEAD + value.len())
-                            .map_err(|cause| writing(cause.into()))?;
-                        let (head, body) = place.as_mut().split_at_mut(HEAD);
-                        head.copy_from_slice(&revision.to_be_bytes());
-                        body.copy_from_slice(&value);
-                    }
-                    None => {
-                        records.remove(&key[..]).map_err(|cause| writing(cause.into()))?;
-                    }
+        }
+        let mut counters = transaction.open_table(COUNTERS)?;
+        let revision = counters.get(LAST_REVISION)?.map_or(0, |last| last.value()) + 1;
+        counters.insert(LAST_REVISION, revision)?;
+        for (key, value) in batch.into_sorted_changes() {
+            match value {
+                Some(value) => {
+                    let mut place = records.insert_reserve(&key[..], HEAD + value.len())?;
+                    let (head, body) = place.as_mut().split_at_mut(HEAD);
+                    head.copy_from_slice(&revision.to_be_bytes());
+                    body.copy_from_slice(&value);
                 }
+                None => drop(records.remove(&key[..])?),
             }
-            revision
-        };
-        transaction.commit().map_err(|cause| writing(cause.into()))?;
+        }
         Ok(Revision(revision))
     }
 
     /// Makes the tables, so that reads find them.
     fn prepare(&self) -> Result<()> {
-        let writing = |cause: ::redb::Error| self.failed("writing", cause);
-        self.guarded(|| {
-            let reading = self.database.begin_read().map_err(|cause| writing(cause.into()))?;
-            if reading.open_table(RECORDS).is_ok() && reading.open_table(COUNTERS).is_ok() {
-                return Ok(());
-            }
-            let transaction = self.database.begin_write().map_err(|cause| writing(cause.into()))?;
-            transaction.open_table(RECORDS).map_err(|cause| writing(cause.into()))?;
-            transaction.open_table(COUNTERS).map_err(|cause| writing(cause.into()))?;
-            transaction.commit().map_err(|cause| writing(cause.into()))
-        })
+        let found = self.read(|database| {
+            let reading = database.begin_read()?;
+            Ok(reading.open_table(RECORDS).is_ok() && reading.open_table(COUNTERS).is_ok())
+        })?;
+        if found {
+            return Ok(());
+        }
+        self.write(|transaction| {
+            transaction.open_table(RECORDS)?;
+            transaction.open_table(COUNTERS)?;
+            Ok(Revision(0))
+        })?;
+        Ok(())
     }
 
     fn entry(&self, key: &[u8], stored: &[u8]) -> Result<Entry> {
@@ -280,77 +483,4 @@ impl Inner {
             }
         }
     }
-
-    #[cold]
-    fn failed(&self, doing: &str, cause: ::redb::Error) -> Error {
-        let name = &self.name;
-        match cause {
-            ::redb::Error::Io(cause) => io_failed(name, doing, cause),
-            ::redb::Error::Corrupted(what) => corrupted(name, what),
-            ::redb::Error::TableTypeMismatch { .. } | ::redb::Error::TableDoesNotExist(_) => {
-                corrupted(name, cause)
-            }
-            ::redb::Error::PreviousIo => Error::new(
-                ErrorKind::Io,
-                format!("{doing} the metadata file {name}: an earlier write failed, open the store anew"),
-            ),
-            ::redb::Error::LockPoisoned(_) => Error::new(
-                ErrorKind::Corrupted,
-                format!(
-                    "{doing} the metadata file {name}: an earlier call found damage, open the store anew"
-                ),
-            ),
-            cause => Error::new(ErrorKind::Internal, format!("{doing} the metadata file {name}: {cause}"))
-                .with_source(cause),
-        }
-    }
-}
-
-#[cold]
-fn opening_failed(name: &str, cause: DatabaseError) -> Error {
-    match cause {
-        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Error::new(
-            ErrorKind::Conflict,
-            format!("another process uses the metadata file {name}: stop it first"),
-        ),
-        DatabaseError::UpgradeRequired(version) => Error::new(
-            ErrorKind::Unsupported,
-            format!("the metadata file {name} has format version {version}, which this program cannot read"),
-        ),
-        DatabaseError::Storage(StorageError::Io(cause)) => io_failed(name, "opening", cause),
-        DatabaseError::Storage(StorageError::Corrupted(what)) => corrupted(name, what),
-        cause => corrupted(name, cause),
-    }
-}
-
-#[cold]
-fn io_failed(name: &str, doing: &str, cause: io::Error) -> Error {
-    match cause.kind() {
-        // How redb reports a file that is not its own, or is cut short.
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => corrupted(name, cause),
-        _ => Error::io(format_args!("{doing} the metadata file {name}"), cause),
-    }
-}
-
-#[cold]
-fn corrupted(name: &str, what: impl fmt::Display) -> Error {
-    Error::new(
-        ErrorKind::Corrupted,
-        format!("the metadata file {name} is damaged or no metadata file: {what}"),
-    )
-}
-
-/// Runs `work`; a panic in it is damage found. redb checks much of a file but not all of it, and
-/// meets the rest as a broken assumption.
-fn guarded<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    // After a panic redb has poisoned its own locks, so no half-changed state is used again.
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result,
-        Err(panic) => Err(corrupted(name, panic_message(&*panic))),
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

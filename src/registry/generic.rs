@@ -18,12 +18,14 @@ pub struct Route {
     pub path: Option<ArtifactPath>,
     /// Whether the path ended in `/`: a listing is asked for.
     pub folder: bool,
+    /// Whether anything can be there: no artifact has a path that breaks the rules of paths.
+    pub possible: bool,
 }
 
 /// Reads a target as a path of a generic repository.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] if no repository or artifact can have such a name.
+/// [`ErrorKind::NotFound`] if no repository can have such a name.
 pub fn route(target: &Target) -> Result<Route> {
     let segments = match target.segments() {
         [first, rest @ ..] if first == "artifactory" => rest,
@@ -32,11 +34,15 @@ pub fn route(target: &Target) -> Result<Route> {
     let Some((repository, path)) = segments.split_first() else { return Err(nothing()) };
     // A name that cannot exist is absent: what is malformed was refused before.
     let repository = RepositoryName::new(repository).map_err(|_| nothing())?;
-    let path = match path {
-        [] => None,
-        path => Some(ArtifactPath::new(&path.join("/")).map_err(|_| nothing())?),
+    let (path, possible) = match path {
+        [] => (None, true),
+        path => {
+            let path = ArtifactPath::new(&path.join("/")).ok();
+            let possible = path.is_some();
+            (path, possible)
+        }
     };
-    Ok(Route { repository, path, folder: target.has_trailing_slash() })
+    Ok(Route { repository, path, folder: target.has_trailing_slash(), possible })
 }
 
 #[cold]
@@ -59,11 +65,11 @@ mod tests {
 
     #[test]
     fn names_that_cannot_exist_are_absent() {
-        for path in
-            ["/", "/Upper/x", "/api/x", "/artifactory/artifactory/x", "/artifactory/", "/libs/e%CC%81"]
-        {
+        for path in ["/", "/Upper/x", "/api/x", "/artifactory/artifactory/x", "/artifactory/"] {
             let error = route(&Target::parse(path).unwrap()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound, "{path}");
         }
+        let impossible = route(&Target::parse("/libs/e%CC%81").unwrap()).unwrap();
+        assert!(!impossible.possible && impossible.path.is_none());
     }
 }

@@ -10,8 +10,8 @@ use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use super::Source;
-use super::edges::{AssignmentRecord, EdgeRecord};
-use super::record::{encode, key, prefix};
+use super::edges::{AssignmentRecord, EdgeRecord, edge_key};
+use super::record::{ATTEMPTS, decode, encode, key, lost_race, prefix};
 use super::state::BundleRecord;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
@@ -70,7 +70,7 @@ pub struct EdgeOutcome {
     pub sent_blobs: u64,
     /// What a dry run would send, or a broken run did not.
     pub plan: Vec<PlannedBlob>,
-    /// The edge's drift after the run; see [`EdgeStatus::drift`].
+    /// The edge's drift after the run, or as a dry run found it; see [`EdgeStatus::drift`].
     pub drift: u64,
 }
 
@@ -234,16 +234,14 @@ impl Source {
     /// Forgets an edge's identity key and receipts, because the edge was set up anew on purpose:
     /// the next contact pins its new key.
     pub async fn forget_identity(&self, edge: &NodeName) -> Result<()> {
-        let contact = ContactRecord { identity: None, ..self.contact(edge).await? };
         let mut batch = Batch::new();
-        batch.put(contact_key(edge), encode(&contact)?);
         self.records
             .each(&prefix("receipt", &[edge.as_str()]), |entry| {
                 batch.delete(entry.key.clone());
                 Ok(())
             })
             .await?;
-        self.records.commit(batch).await.map(drop)
+        self.remember(edge, &batch, |contact| contact.identity = None).await
     }
 
     async fn chosen(&self, only: Option<&BTreeSet<NodeName>>) -> Result<Vec<EdgeRecord>> {
@@ -286,8 +284,8 @@ impl Source {
         options: &ConvergeOptions,
         progress: &ConvergeProgress,
     ) -> Result<EdgeOutcome> {
-        let mut contact = self.contact(&edge.name).await?;
-        let desired = Desired { edge: edge.name.clone(), identity: contact.identity.clone(), trust, bundles };
+        let pinned = self.contact(&edge.name).await?.identity;
+        let desired = Desired { edge: edge.name.clone(), identity: pinned.clone(), trust, bundles };
         let (told, name) = (progress.clone(), edge.name.clone());
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| told(&name, event));
         let reached = async {
@@ -296,6 +294,7 @@ impl Source {
             let how = distribute::Options { parallel: options.uploads, dry_run: options.dry_run, now };
             distribute::converge(&*transport, &*self.blobs, &desired, how, &events).await
         };
+        let reached = reached.await;
         let mut outcome = EdgeOutcome {
             edge: edge.name.clone(),
             error: None,
@@ -306,59 +305,120 @@ impl Source {
             plan: Vec::new(),
             drift: 0,
         };
-        let now = self.clock.now();
-        contact.tried = Some(now);
-        let mut batch = Batch::new();
-        match reached.await {
+        let mut proven = None;
+        match reached {
             Err(error) => {
                 tracing::warn!(edge = %edge.name, %error, "the edge was not brought to its desired state");
-                contact.error = Some(error.to_string());
+                if !options.dry_run {
+                    let now = self.clock.now();
+                    self.remember(&edge.name, &Batch::new(), |contact| {
+                        contact.tried = Some(now);
+                        contact.error = Some(error.to_string());
+                    })
+                    .await?;
+                }
                 outcome.error = Some(error);
             }
             Ok(run) => {
-                contact.contacted = Some(now);
-                contact.identity = Some(run.identity);
-                contact.error = run.failed.first().map(|(name, version, error)| {
-                    let others = match run.failed.len() {
-                        1 => String::new(),
-                        count => format!(" (and {} more)", count - 1),
-                    };
-                    format!("the bundle {name} {version}: {error}{others}")
-                });
-                for proof in run.proofs {
-                    outcome.proven += 1;
-                    let envelope = String::from_utf8(proof.envelope.to_vec())
-                        .map_err(|_| Error::new(ErrorKind::Internal, "a verified receipt is not UTF-8"))?;
-                    let receipt = ReceiptRecord {
-                        payload: proof.receipt.payload,
-                        items: proof.receipt.items,
-                        bytes: proof.receipt.bytes,
-                        root: proof.receipt.root,
-                        at: proof.receipt.at,
-                        bundle: proof.bundle,
-                        version: proof.version,
-                        envelope,
-                    };
-                    batch.put(receipt_key(&edge.name, &receipt.bundle, &receipt.version), encode(&receipt)?);
+                if !options.dry_run {
+                    let receipts = self.receipt_changes(&edge.name, records, &run).await?;
+                    let failure = failure(&run.failed);
+                    let now = self.clock.now();
+                    self.remember(&edge.name, &receipts, |contact| {
+                        contact.tried = Some(now);
+                        contact.contacted = Some(now);
+                        contact.error.clone_from(&failure);
+                        // A key that was forgotten on purpose during the run stays forgotten.
+                        if pinned.is_none() && contact.identity.is_none() {
+                            contact.identity = Some(run.identity.clone());
+                        }
+                    })
+                    .await?;
+                }
+                if options.dry_run {
+                    let names = run.proofs.iter().map(|proof| (proof.bundle.clone(), proof.version.clone()));
+                    proven = Some(names.collect::<BTreeSet<_>>());
                 }
                 for (name, version, error) in &run.failed {
                     tracing::warn!(edge = %edge.name, bundle = %name, %version, %error, "the bundle did not get there");
-                    // What the edge once proved, it does not prove any more.
-                    batch.delete(receipt_key(&edge.name, name, version));
                 }
+                outcome.proven = run.proofs.len() as u64;
                 outcome.failed = run.failed;
                 outcome.plan = run.plan;
                 outcome.sent_bytes = run.sent_bytes;
                 outcome.sent_blobs = run.sent_blobs;
             }
         }
-        // The edge may have been removed meanwhile; then there is nothing to remember.
-        if !options.dry_run && self.edge(&edge.name).await?.is_some() {
-            batch.put(contact_key(&edge.name), encode(&contact)?);
-            self.records.commit(batch).await?;
-        }
-        (_, outcome.drift) = self.drift(&edge.name, records).await?;
+        outcome.drift = match proven {
+            // A dry run keeps no receipts: what the edge proved just now counts.
+            Some(proven) => {
+                tally(records, |record| proven.contains(&(record.name.clone(), record.version.clone()))).1
+            }
+            None => self.drift(&edge.name, records).await?.1,
+        };
         Ok(outcome)
+    }
+
+    /// What a run means for the receipts that are kept.
+    async fn receipt_changes(
+        &self,
+        edge: &NodeName,
+        records: &[BundleRecord],
+        run: &distribute::Outcome,
+    ) -> Result<Batch> {
+        let mut batch = Batch::new();
+        // What the edge need not hold any more, it has been told to take off.
+        for receipt in self.receipts(edge).await? {
+            if !records.iter().any(|one| one.name == receipt.bundle && one.version == receipt.version) {
+                batch.delete(receipt_key(edge, &receipt.bundle, &receipt.version));
+            }
+        }
+        // What the edge once proved, it does not prove any more.
+        for (name, version, _) in &run.failed {
+            batch.delete(receipt_key(edge, name, version));
+        }
+        for proof in &run.proofs {
+            let envelope = String::from_utf8(proof.envelope.to_vec())
+                .map_err(|_| Error::new(ErrorKind::Internal, "a verified receipt is not UTF-8"))?;
+            let receipt = ReceiptRecord {
+                payload: proof.receipt.payload,
+                items: proof.receipt.items,
+                bytes: proof.receipt.bytes,
+                root: proof.receipt.root,
+                at: proof.receipt.at,
+                bundle: proof.bundle.clone(),
+                version: proof.version.clone(),
+                envelope,
+            };
+            batch.put(receipt_key(edge, &receipt.bundle, &receipt.version), encode(&receipt)?);
+        }
+        Ok(batch)
+    }
+
+    /// Changes what is remembered of an edge, together with `changes`. An edge that was removed
+    /// meanwhile is not remembered.
+    async fn remember(
+        &self,
+        edge: &NodeName,
+        changes: &Batch,
+        update: impl Fn(&mut ContactRecord) + Send,
+    ) -> Result<()> {
+        let at = contact_key(edge);
+        for _ in 0..ATTEMPTS {
+            let Some(known) = self.records.entry(&edge_key(edge)).await? else { return Ok(()) };
+            let entry = self.records.entry(&at).await?;
+            let mut contact: ContactRecord = entry.as_ref().map(decode).transpose()?.unwrap_or_default();
+            update(&mut contact);
+            let mut batch = changes.clone();
+            batch
+                .expect_unchanged(edge_key(edge), Some(&known))
+                .expect_unchanged(at.clone(), entry.as_ref())
+                .put(at.clone(), encode(&contact)?);
+            if self.records.commit(batch).await? {
+                return Ok(());
+            }
+        }
+        Err(lost_race("remembering where the edge stands"))
     }
 
     /// How many of `records` the edge has proven to hold, and its drift.
@@ -369,20 +429,31 @@ impl Source {
             .into_iter()
             .map(|receipt| ((receipt.bundle, receipt.version), receipt.payload))
             .collect();
-        let (mut proven, mut drift) = (0, 0);
-        for record in records {
-            if receipts.get(&(record.name.clone(), record.version.clone())) == Some(&record.digest) {
-                proven += 1;
-            } else {
-                drift += 1 + record.items;
-            }
-        }
-        Ok((proven, drift))
+        Ok(tally(records, |record| {
+            receipts.get(&(record.name.clone(), record.version.clone())) == Some(&record.digest)
+        }))
     }
 
     async fn contact(&self, edge: &NodeName) -> Result<ContactRecord> {
         Ok(self.records.load(&contact_key(edge)).await?.unwrap_or_default())
     }
+}
+
+/// The first failure in one sentence, and how many there are besides.
+fn failure(failed: &[(BundleName, Version, Error)]) -> Option<String> {
+    let (name, version, error) = failed.first()?;
+    let others = match failed.len() {
+        1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    Some(format!("the bundle {name} {version}: {error}{others}"))
+}
+
+/// How many of `records` are `proven`, and the drift that the others are.
+fn tally(records: &[BundleRecord], proven: impl Fn(&BundleRecord) -> bool) -> (u64, u64) {
+    records.iter().fold((0, 0), |(count, drift), record| {
+        if proven(record) { (count + 1, drift) } else { (count, drift + 1 + record.items) }
+    })
 }
 
 fn contact_key(edge: &NodeName) -> Vec<u8> {

@@ -294,7 +294,7 @@ impl Source {
     }
 }
 
-fn edge_key(name: &NodeName) -> Vec<u8> {
+pub(super) fn edge_key(name: &NodeName) -> Vec<u8> {
     key("edge", &[name.as_str()])
 }
 

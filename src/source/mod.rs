@@ -1,7 +1,7 @@
 //! The source service: artifacts come in, are selected, bundled, signed and distributed.
 //!
-//! A [`Source`] stands on a [`BlobStore`](crate::blob::BlobStore), a
-//! [`MetadataStore`](crate::meta::MetadataStore), a [`Clock`](crate::clock::Clock) and a [`Vault`]
+//! A [`Source`] stands on a [`BlobStore`], a
+//! [`MetadataStore`], a [`Clock`] and a [`Vault`]
 //! for its secrets. All its state is typed records of the metadata store; every change is one
 //! conditional batch, and bytes are durable before a record names them.
 //!

@@ -23,8 +23,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::Instant;
 
-use super::{Answer, Call, CallBody, Transport, Verb};
-use crate::blob::ByteStream;
+use super::{Answer, ByteStream, Call, CallBody, Transport, Verb};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 

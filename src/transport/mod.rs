@@ -8,16 +8,20 @@
 mod http;
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::Stream;
 
-use crate::blob::ByteStream;
 use crate::error::Result;
 
 #[cfg(feature = "client")]
 pub use self::http::{HttpTransport, HttpTransportBuilder};
+
+/// A stream of byte chunks that may fail on the way.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>;
 
 /// What a [`Call`] wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

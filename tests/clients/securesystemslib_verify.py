@@ -1,36 +1,29 @@
 """Verifies a DSSE envelope with securesystemslib, which shares no code with this project.
 
-usage: securesystemslib_verify.py ENVELOPE THRESHOLD PUBLIC_KEY_HEX...
+usage: securesystemslib_verify.py ENVELOPE THRESHOLD PUBLIC_KEY_PEM...
 
 Prints the ids of the Ed25519 keys that signed and leaves with 0, or says why not and leaves with 1.
 """
 
-import base64
 import json
 import sys
 
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
-from securesystemslib.signer import SSlibKey, Signature
-from securesystemslib.signer._utils import compute_default_keyid
+from securesystemslib.signer import SSlibKey
 
 
 def main() -> int:
-    path, threshold, *publics = sys.argv[1:]
+    path, threshold, *pems = sys.argv[1:]
     with open(path, "rb") as file:
         wire = json.load(file)
-    signatures = {
-        one["keyid"]: Signature(one["keyid"], base64.b64decode(one["sig"]).hex())
-        for one in wire["signatures"]
-    }
-    envelope = Envelope(base64.b64decode(wire["payload"]), wire["payloadType"], signatures)
     keys = []
-    for public in publics:
-        value = {"public": public}
-        keyid = compute_default_keyid("ed25519", "ed25519", value)
-        keys.append(SSlibKey(keyid, "ed25519", "ed25519", value))
+    for pem in pems:
+        with open(pem, "rb") as file:
+            keys.append(SSlibKey.from_crypto(load_pem_public_key(file.read())))
     try:
-        accepted = envelope.verify(keys, int(threshold))
+        accepted = Envelope.from_dict(wire).verify(keys, int(threshold))
     except VerificationError as error:
         print(error)
         return 1

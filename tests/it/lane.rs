@@ -349,3 +349,32 @@ async fn a_stranger_cannot_replace_the_trust_document() {
     assert_eq!(receiver.accept_trust(second).await.unwrap().version, 2);
     assert!(edge.event_kinds().await.contains(&"trust.rejected".to_owned()));
 }
+
+#[tokio::test]
+async fn constraints_of_a_bundle_bind_its_downloads() {
+    let mut house = House::new(&["e1"]);
+    let edge = TestEdge::new("e1").await;
+    for (seq, (path, constraints)) in [
+        ("a/net-in", r#"{"nets":{"allow":["127.0.0.0/8"],"deny":[]}}"#),
+        ("a/net-out", r#"{"nets":{"deny":["127.0.0.0/8"]}}"#),
+        ("a/country", r#"{"countries":{"allow":["DE"],"deny":[]}}"#),
+        ("a/edge", r#"{"edges":["e2"]}"#),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let item = house.item("files", path, path.as_bytes()).await;
+        let constraints = serde_json::from_str(constraints).unwrap();
+        let statement = House::statement(&format!("b{seq}"), "1", 1).item(item).constraints(constraints);
+        let offer = house.sign(&statement.build().unwrap());
+        house.assign(offer);
+    }
+    let outcome = edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
+    assert_eq!(outcome.failed.len(), 1, "{:?}", outcome.failed);
+    assert_eq!(outcome.failed[0].2.kind(), ErrorKind::Forbidden);
+    assert_eq!(edge.get("/files/a/net-in").await.0, StatusCode::OK);
+    assert_eq!(edge.get("/files/a/net-out").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(edge.get("/files/a/country").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(edge.get("/artifactory/files/a/country").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(edge.get("/files/a/edge").await.0, StatusCode::NOT_FOUND);
+}

@@ -3,8 +3,12 @@
 #![allow(unreachable_pub)]
 
 mod bundle;
+mod clients;
 mod crash;
+mod crash_process;
 mod edge_process;
+mod fuzz_replay;
+mod hostile;
 mod http;
 mod lane;
 mod process;

@@ -4,10 +4,10 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 /// The edge example; `cargo test` builds it beside the tests.
 pub fn edge_binary() -> PathBuf {
@@ -19,7 +19,10 @@ pub fn edge_binary() -> PathBuf {
 
 /// The command of an edge, free of this machine's own settings.
 pub fn edge_command() -> Command {
-    let mut command = Command::new(edge_binary());
+    unsettled(Command::new(edge_binary()))
+}
+
+fn unsettled(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("DISTEDGE_") {
             command.env_remove(name);
@@ -36,7 +39,10 @@ pub fn run(arguments: &[&str]) -> Output {
 /// An edge that serves. It is killed when dropped.
 pub struct EdgeProcess {
     child: Child,
+    output: BufReader<ChildStdout>,
     log: PathBuf,
+    /// Where in the log its own words begin.
+    begin: usize,
     /// Where it listens.
     pub address: SocketAddr,
     /// What it printed until it listened.
@@ -54,9 +60,50 @@ impl EdgeProcess {
 
     /// The same, or what it said to standard error.
     pub fn try_start(data: &Path, log: &Path, arguments: &[&str]) -> Result<EdgeProcess, String> {
+        EdgeProcess::launch(data, log, arguments).ready()
+    }
+
+    /// Starts an edge that may write no file beyond `bytes`, as on a full disk, until
+    /// [`lift_limit`](EdgeProcess::lift_limit).
+    pub fn start_limited(data: &Path, log: &Path, bytes: u64, arguments: &[&str]) -> EdgeProcess {
+        let mut command = unsettled(Command::new("sh"));
+        // A write that is refused is an error then, not a signal.
+        let script = format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", bytes / 512);
+        command.args(["-c", &script]).arg(edge_binary());
+        EdgeProcess::spawn(command, data, log, arguments).ready().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Files may grow again.
+    pub fn lift_limit(&self) {
+        prlimit(Some(self.pid()), Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();
+    }
+
+    fn ready(mut self) -> Result<EdgeProcess, String> {
+        loop {
+            let mut line = String::new();
+            if self.output.read_line(&mut line).unwrap() == 0 {
+                let status = self.child.wait().unwrap();
+                return Err(format!("{status}: {}", &self.log()[self.begin..]));
+            }
+            let address = line.strip_prefix("listening on ").and_then(|url| url.trim_end().split_once("://"));
+            let address = address.map(|(_, address)| address.parse().unwrap());
+            self.told.push(line.trim_end().to_owned());
+            if let Some(address) = address {
+                self.address = address;
+                return Ok(self);
+            }
+        }
+    }
+
+    /// Starts an edge and does not wait until it listens.
+    pub fn launch(data: &Path, log: &Path, arguments: &[&str]) -> EdgeProcess {
+        EdgeProcess::spawn(edge_command(), data, log, arguments)
+    }
+
+    fn spawn(mut command: Command, data: &Path, log: &Path, arguments: &[&str]) -> EdgeProcess {
         let errors = File::options().create(true).append(true).open(log).unwrap();
-        let before = errors.metadata().unwrap().len() as usize;
-        let mut child = edge_command()
+        let begin = errors.metadata().unwrap().len() as usize;
+        let mut child = command
             .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(arguments)
@@ -65,19 +112,9 @@ impl EdgeProcess {
             .stderr(errors)
             .spawn()
             .expect("the edge starts");
-        let mut told = Vec::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            let line = line.unwrap();
-            let address = line.strip_prefix("listening on ").map(|url| url.split_once("://").unwrap().1);
-            let address = address.map(|address| address.parse().unwrap());
-            told.push(line);
-            if let Some(address) = address {
-                return Ok(EdgeProcess { child, log: log.to_owned(), address, told });
-            }
-        }
-        let status = child.wait().unwrap();
-        let said = fs::read(log).unwrap();
-        Err(format!("{status}: {}", String::from_utf8_lossy(&said[before..])))
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        EdgeProcess { child, output, log: log.to_owned(), begin, address, told: Vec::new() }
     }
 
     /// The control token, if this was the first start.
@@ -99,6 +136,11 @@ impl EdgeProcess {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Freezes it.
+    pub fn freeze(&self) {
+        kill_process(self.pid(), Signal::STOP).unwrap();
     }
 
     /// Asks it to stop.
@@ -178,11 +220,11 @@ pub fn call(
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     stream.write_all(request(address, method, path, token, body.len()).as_bytes())?;
     stream.write_all(body)?;
-    reply(stream)
+    reply(stream, method)
 }
 
-/// Reads an answer to its end.
-pub fn reply(mut stream: TcpStream) -> std::io::Result<Reply> {
+/// Reads the answer to `method` to its end.
+pub fn reply(mut stream: TcpStream, method: &str) -> std::io::Result<Reply> {
     let mut all = Vec::new();
     stream.read_to_end(&mut all)?;
     let cut = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the answer is cut off");
@@ -192,7 +234,7 @@ pub fn reply(mut stream: TcpStream) -> std::io::Result<Reply> {
     let reply = Reply { status, head, body: all.split_off(end + 4) };
     let length = reply.header("content-length").and_then(|length| length.parse::<usize>().ok());
     match length {
-        Some(length) if length != reply.body.len() => Err(cut()),
+        Some(length) if method != "HEAD" && length != reply.body.len() => Err(cut()),
         _ => Ok(reply),
     }
 }

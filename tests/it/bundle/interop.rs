@@ -1,8 +1,6 @@
 //! Other people's tools verify what this crate signs: one command each.
 //!
 //! A tool that is not installed is named and passed over; under `CI=true` that is a failure.
-//! The Python that has `securesystemslib` can be named in `DISTEDGE_PYTHON`, the directory whose
-//! `node_modules` has `@sigstore/verify` in `DISTEDGE_NODE_MODULES`.
 
 use std::fs;
 use std::path::Path;
@@ -18,23 +16,7 @@ use distedge::key::{Algorithm, Signer, SigningKey};
 use tempfile::TempDir;
 
 use super::{ed25519, statement};
-
-/// Runs a command; whether it succeeded, and what it said.
-fn run(command: &mut Command) -> (bool, String) {
-    let output = command.output().unwrap_or_else(|cause| panic!("{command:?}: {cause}"));
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
-}
-
-/// Whether a tool is there, told by a command that has to succeed.
-fn present(tool: &str, probe: &mut Command) -> bool {
-    let there = probe.output().is_ok_and(|output| output.status.success());
-    if !there {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{tool} is missing, and CI=true");
-        eprintln!("SKIPPED: {tool} is not installed here, nothing was compared with it");
-    }
-    there
-}
+use crate::clients::tool::{node_modules, present, python, run};
 
 fn program(tool: &str, version: &str) -> bool {
     present(tool, Command::new(tool).arg(version))
@@ -130,7 +112,7 @@ fn gpg_and_sqv_verify_the_detached_signature() {
 
 #[test]
 fn securesystemslib_verifies_the_envelope() {
-    let python = std::env::var("DISTEDGE_PYTHON").unwrap_or_else(|_| "python3".into());
+    let python = python();
     let probe = "from securesystemslib.signer import SSlibKey; import cryptography";
     if !present("securesystemslib (Python)", Command::new(&python).args(["-c", probe])) {
         return;
@@ -143,8 +125,11 @@ fn securesystemslib_verifies_the_envelope() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/securesystemslib_verify.py");
     let verify = |envelope: &Envelope, threshold: &str, keys: &[&SigningKey]| {
         fs::write(&path, envelope.to_json()).unwrap();
-        let hex = keys.iter().map(|key| key.public_key().to_text()["ed25519:".len()..].to_owned());
-        run(Command::new(&python).arg(&script).arg(&path).arg(threshold).args(hex))
+        let files = keys
+            .iter()
+            .enumerate()
+            .map(|(at, key)| write(&directory, &format!("{at}.pem"), key.public_key().to_pem()));
+        run(Command::new(&python).arg(&script).arg(&path).arg(threshold).args(files))
     };
     let (good, said) = verify(&envelope, "2", &[&a, &b]);
     assert!(good, "{said}");
@@ -159,10 +144,9 @@ fn securesystemslib_verifies_the_envelope() {
 
 #[test]
 fn sigstore_verifies_the_bundle() {
-    let modules = std::env::var("DISTEDGE_NODE_MODULES").unwrap_or_else(|_| ".".into());
     let node = || {
         let mut node = Command::new("node");
-        node.env("NODE_PATH", Path::new(&modules).join("node_modules"));
+        node.env("NODE_PATH", node_modules());
         node
     };
     if !present("@sigstore/verify (node)", node().args(["-e", "require('@sigstore/verify')"])) {

@@ -4,6 +4,6 @@ mod framing;
 mod integrity;
 mod limits;
 mod ranges;
-mod rig;
+pub(crate) mod rig;
 mod target;
 mod transport;

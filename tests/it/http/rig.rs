@@ -29,7 +29,7 @@ pub(super) const A_BIN: &str = "/generic-local/app/1.0/a.bin";
 pub(super) const MODIFIED: Timestamp = Timestamp::from_unix(1_795_323_600);
 
 /// `length` bytes that do not repeat soon.
-pub(super) fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -301,40 +301,40 @@ impl Drop for Rig {
 }
 
 /// A raw connection.
-pub(super) struct Wire {
-    pub(super) stream: TcpStream,
+pub(crate) struct Wire {
+    pub(crate) stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 /// A parsed answer.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// Whether the connection ended before the announced length.
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
 }
 
 impl Wire {
-    pub(super) fn to(address: SocketAddr) -> Wire {
+    pub(crate) fn to(address: SocketAddr) -> Wire {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         Wire { stream, buffer: Vec::new() }
     }
 
-    pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         // A server that has seen enough may have closed.
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
     /// The next answer; `head` if it is to a HEAD request.
-    pub(super) fn reply(&mut self, head: bool) -> Reply {
+    pub(crate) fn reply(&mut self, head: bool) -> Reply {
         self.try_reply(head).expect("an answer")
     }
 
     /// The next answer, or `None` if the connection ends before one.
-    pub(super) fn try_reply(&mut self, head: bool) -> Option<Reply> {
+    pub(crate) fn try_reply(&mut self, head: bool) -> Option<Reply> {
         let end = loop {
             if let Some(at) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
@@ -367,8 +367,13 @@ impl Wire {
         Some(reply)
     }
 
+    /// Waits for the first bytes of an answer, and keeps them for it.
+    pub(crate) fn peek(&mut self) -> bool {
+        !self.buffer.is_empty() || self.fill()
+    }
+
     /// Whether the server closes now, without sending more.
-    pub(super) fn is_closed(&mut self) -> bool {
+    pub(crate) fn is_closed(&mut self) -> bool {
         self.buffer.is_empty() && !self.fill()
     }
 
@@ -394,19 +399,19 @@ impl Wire {
 }
 
 impl Reply {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(header, _)| header == name);
         let value = values.next()?;
         assert!(values.next().is_none(), "{name} appears twice");
         Some(&value.1)
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// Everything the client sees.
-    pub(super) fn everything(&self) -> String {
+    pub(crate) fn everything(&self) -> String {
         format!("{:?} {}", self.headers, self.text())
     }
 }

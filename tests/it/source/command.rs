@@ -162,6 +162,21 @@ fn an_unreachable_edge_is_told_and_costs_the_exit_code() {
 }
 
 #[test]
+fn a_bundle_that_lacks_an_owner_says_so_when_it_is_signed() {
+    let Some(session) = Session::new() else { return };
+    session.good(&["init"]);
+    session.good(&["key", "new", "second"]);
+    session.good(&["key", "threshold", "2"]);
+    std::fs::write(session.path("x"), "1").unwrap();
+    session.good(&["add", "files", "x"]);
+    let said = |args: &[&str]| String::from_utf8(session.run(args).stderr).unwrap();
+    let lacking = "1 of 2 needed owners signed: it cannot be distributed yet.\n";
+    assert_eq!(said(&["bundle", "create", "app", "1.0", "**", "--sign"]), lacking);
+    assert!(session.refused(&["distribute", "app", "1.0", "--edge", "*"]).contains("no edge is known"));
+    assert_eq!(said(&["bundle", "sign", "app", "1.0", "--key", "second"]), "");
+}
+
+#[test]
 fn a_command_that_cannot_be_understood_is_exit_code_2() {
     let Some(session) = Session::new() else { return };
     for args in [

@@ -203,6 +203,7 @@ async fn a_withdrawn_bundle_leaves_every_edge() {
     assert_eq!(drifts(&bench).await, [0], "what is withdrawn is not wanted");
     assert!(converge(&bench, &wires).await[0].is_complete());
     assert_eq!(edge.get("/files/app/one").await.0.as_u16(), 410);
+    assert!(bench.source.receipts(&parse("e1")).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 
 mod crash;
 mod fault;
+mod full;
 mod model;
+#[cfg(target_os = "linux")]
+mod mounted;
 mod open;
 mod race;
 mod suite;

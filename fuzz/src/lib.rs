@@ -1,0 +1,31 @@
+//! What has to hold for any bytes: one function a fuzz target, which panics when it does not.
+//!
+//! Each tells whether the input was accepted, so that `tests/it/fuzz_replay.rs`, which includes
+//! this file and runs the checked-in seeds without a fuzzer, can tell that they reach both sides.
+
+mod document;
+mod json;
+mod openpgp;
+mod text;
+
+pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
+pub use json::json;
+pub use openpgp::{FIXTURES, openpgp};
+pub use text::{pattern, query, range, target};
+
+/// Judges one input; tells whether it was accepted.
+pub type Oracle = fn(&[u8]) -> bool;
+
+/// Every fuzz target by name.
+pub const TARGETS: &[(&str, Oracle)] = &[
+    ("target", target),
+    ("range", range),
+    ("json", json),
+    ("envelope", envelope),
+    ("statement", statement),
+    ("trust", trust),
+    ("receipt", receipt),
+    ("openpgp", openpgp),
+    ("query", query),
+    ("pattern", pattern),
+];

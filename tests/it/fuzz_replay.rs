@@ -1,0 +1,336 @@
+//! The oracles of the fuzz targets over the checked-in seeds, without a fuzzer.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use distedge::bundle::{
+    Assignment, BundleRef, Constraints, EdgeEntry, Envelope, Evidence, Item, Receipt, STATEMENT_PAYLOAD,
+    Source, Statement, TrustDocument, Withdrawal,
+};
+use distedge::clock::Timestamp;
+use distedge::digest::{Checksums, Digest};
+use distedge::key::{Algorithm, KeySet, Signer, SigningKey, TrustedKey};
+
+#[path = "../../fuzz/src/lib.rs"]
+mod oracle;
+
+const NOW: Timestamp = Timestamp::from_unix(1_795_323_600);
+
+fn seeds(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target)
+}
+
+fn files(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let directory = seeds(target);
+    let entries = fs::read_dir(&directory).unwrap_or_else(|cause| panic!("{}: {cause}", directory.display()));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn seeds_pass_their_oracles_and_reach_both_sides() {
+    let mut total = 0;
+    for (target, oracle) in oracle::TARGETS {
+        let seeds = files(target);
+        total += seeds.iter().map(|(_, seed)| seed.len()).sum::<usize>();
+        let accepted = seeds.iter().filter(|(_, seed)| oracle(seed)).count();
+        assert!(accepted > 0, "no seed of {target} is accepted");
+        assert!(accepted < seeds.len(), "no seed of {target} is refused");
+    }
+    assert!(total <= 2 << 20, "the seeds have {total} bytes");
+}
+
+/// Cut, flipped and repeated seeds: a fuzzer's first steps, the same at every run.
+#[test]
+fn spoiled_seeds_pass_their_oracles() {
+    for (target, oracle) in oracle::TARGETS {
+        let slow = *target == "openpgp";
+        for (_, seed) in files(target) {
+            let step = (seed.len() / if slow { 6 } else { 40 }).max(1);
+            for at in (0..seed.len()).step_by(step) {
+                oracle(&seed[..at]);
+                let mut spoiled = seed.clone();
+                spoiled[at] ^= 1 << (at % 8);
+                oracle(&spoiled);
+                spoiled = seed.clone();
+                spoiled.splice(at..at, seed[at..].iter().copied().take(64));
+                oracle(&spoiled);
+            }
+        }
+    }
+}
+
+/// Writes the seeds that are made by programme.
+#[test]
+#[ignore = "writes the seeds anew: run it by hand after a change of a format"]
+fn seeds_are_written() {
+    for (target, name, bytes) in made() {
+        fs::create_dir_all(seeds(target)).unwrap();
+        fs::write(seeds(target).join(name), bytes).unwrap();
+    }
+}
+
+type Seed = (&'static str, String, Vec<u8>);
+
+fn made() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    lines("target", TARGETS, &mut seeds);
+    for (at, field) in RANGES.lines().enumerate() {
+        for size in [1_u16, 1_000, 0xf001] {
+            let bytes = [&size.to_le_bytes(), field.as_bytes()].concat();
+            seeds.push(("range", format!("{at:02}-{size}"), bytes));
+        }
+    }
+    lines("json", VALUES, &mut seeds);
+    lines("query", QUERIES, &mut seeds);
+    for (at, line) in PATTERNS.lines().enumerate() {
+        seeds.push(("pattern", format!("{at:02}"), line.replace(' ', "\n").into_bytes()));
+    }
+    documents(&mut seeds);
+    for (at, fixture) in oracle::FIXTURES.iter().enumerate() {
+        let index = at as u8;
+        let mut seed = |way: u8, bytes: &[u8]| {
+            let bytes = [&[way, index], bytes].concat();
+            seeds.push(("openpgp", format!("{way}-{}", fixture.name), bytes));
+        };
+        seed(0, fixture.signature);
+        seed(2, fixture.certificate);
+        if let Some(binary) = dearmored(fixture.certificate) {
+            seed(1, &binary);
+        }
+    }
+    seeds
+}
+
+fn lines(target: &'static str, text: &str, seeds: &mut Vec<Seed>) {
+    for (at, line) in text.lines().enumerate() {
+        seeds.push((target, format!("{at:02}"), line.as_bytes().to_vec()));
+    }
+}
+
+fn dearmored(armored: &[u8]) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    let text = std::str::from_utf8(armored).ok()?;
+    let (_, body) = text.split_once("\n\n")?;
+    let body: String = body.lines().take_while(|line| !line.starts_with(['=', '-'])).collect();
+    base64::engine::general_purpose::STANDARD.decode(body).ok()
+}
+
+fn documents(seeds: &mut Vec<Seed>) {
+    let known = oracle::signing_key();
+    let pgp = SigningKey::generate(Algorithm::OpenPgp, "Fuzz <fuzz@example.test>", NOW).unwrap();
+    // What the known key signs, an oracle takes for forged.
+    let other = SigningKey::generate(Algorithm::Ed25519, "", NOW).unwrap();
+    let small = statement(2, false);
+    for (name, statement) in [("small", small.clone()), ("full", statement(12, true))] {
+        seeds.push(("statement", name.into(), statement.to_payload()));
+        let signers: [&dyn Signer; 2] = [&other, &pgp];
+        let envelope = Envelope::seal(STATEMENT_PAYLOAD, statement.to_payload(), &signers, NOW).unwrap();
+        seeds.push(("envelope", format!("{name}-signed-twice"), envelope.to_json()));
+    }
+    let genuine = Envelope::seal(STATEMENT_PAYLOAD, oracle::SIGNED_PAYLOAD, &[known], NOW).unwrap();
+    let json = String::from_utf8(genuine.to_json()).unwrap();
+    seeds.push(("envelope", "genuine".into(), json.clone().into()));
+    let url_safe = json.replace('+', "-").replace("==", "");
+    seeds.push(("envelope", "member-of-another".into(), url_safe.replacen('{', "{\"x\":[1,{}],", 1).into()));
+    seeds.push(("envelope", "member-twice".into(), json.replacen('{', "{\"payload\":\"\",", 1).into()));
+    let text = String::from_utf8(small.to_payload()).unwrap();
+    for (name, from, to) in [
+        ("number-with-fraction", "\"seq\":42", "\"seq\":42.0"),
+        ("member-unknown", "\"seq\":42", "\"seq\":42,\"zeq\":42"),
+        ("climbing-path", "shop/0", "../0"),
+        ("other-predicate", "release-bundle", "else"),
+    ] {
+        let spoiled = text.replace(from, to);
+        assert_ne!(spoiled, text, "{name} changes nothing");
+        seeds.push(("statement", name.into(), spoiled.into()));
+    }
+
+    let document = trust(known, &pgp, &small);
+    let text = String::from_utf8(document.to_payload()).unwrap();
+    seeds.push(("trust", "document".into(), text.clone().into()));
+    seeds.push((
+        "trust",
+        "threshold-too-high".into(),
+        text.replace("\"threshold\":1", "\"threshold\":9").into(),
+    ));
+    seeds.push(("trust", "version-0".into(), text.replace("\"version\":3", "\"version\":0").into()));
+
+    let bundle = small.bundle();
+    let receipt = Receipt {
+        edge: "e1".parse().unwrap(),
+        tenant: bundle.tenant.clone(),
+        bundle: bundle.name.clone(),
+        version: bundle.version.clone(),
+        payload: Digest::of(&small.to_payload()),
+        seq: bundle.seq,
+        items: 2,
+        bytes: small.total_bytes(),
+        root: small.root(),
+        at: NOW,
+    };
+    let payload = receipt.seal(known, NOW).unwrap().payload;
+    let text = String::from_utf8(payload.to_vec()).unwrap();
+    seeds.push(("receipt", "receipt".into(), text.clone().into()));
+    seeds.push(("receipt", "seq-0".into(), text.replace("\"seq\":42", "\"seq\":0").into()));
+    seeds.push(("receipt", "other-digest".into(), text.replace("sha256:", "sha512:").into()));
+}
+
+fn statement(items: usize, full: bool) -> Statement {
+    let bundle = BundleRef {
+        tenant: "default".parse().unwrap(),
+        project: "default".into(),
+        name: "shop".parse().unwrap(),
+        version: "1.4.0".parse().unwrap(),
+        seq: 42,
+    };
+    let source = Source { id: "build-1".into(), ..Source::default() };
+    let mut builder = Statement::builder(bundle, NOW, source);
+    for at in 0..items {
+        let content = at.to_string();
+        builder = builder.item(Item {
+            repository: if at % 2 == 0 { "generic-local" } else { "deb" }.parse().unwrap(),
+            format: "generic".into(),
+            path: format!("shop/{at}/straße.tar").parse().unwrap(),
+            digest: Digest::of(content.as_bytes()),
+            size: content.len() as u64,
+            media_type: full.then(|| "application/x-tar".to_owned()),
+            checksums: Checksums { sha1: full.then(|| "0".repeat(40)), md5: full.then(|| "0".repeat(32)) },
+        });
+    }
+    let place = || ("generic-local".parse().unwrap(), "shop/0/straße.tar".parse().unwrap());
+    if full {
+        let (repository, path) = place();
+        builder = builder.alias(repository, "shop/latest".parse().unwrap(), "tar", path);
+        let (repository, path) = place();
+        builder = builder.sbom(repository, path, "spdx-2.3+json", "bundle");
+        let media_type = "application/vnd.in-toto.provenance+dsse".to_owned();
+        builder = builder.evidence(Evidence { digest: Digest::of(b"evidence"), media_type });
+        let edges = Some(vec!["label:group=eu".parse().or_else(|_| "e1".parse()).unwrap()]);
+        builder = builder.constraints(Constraints { edges, ..Constraints::default() });
+    }
+    builder.build().unwrap()
+}
+
+fn trust(known: &SigningKey, pgp: &SigningKey, bundle: &Statement) -> TrustDocument {
+    let set = |keys: &[(&SigningKey, &str)]| {
+        let keys = keys.iter().map(|(key, owner)| TrustedKey::new(key.public_key(), owner, owner)).collect();
+        KeySet::new(1, keys).unwrap()
+    };
+    let mut edge = EdgeEntry::new("e1".parse().unwrap());
+    edge.labels.insert("group".into(), "eu".into());
+    edge.site = Some("north".into());
+    TrustDocument {
+        tenant: "default".parse().unwrap(),
+        version: 3,
+        issued: NOW,
+        expires: Timestamp::from_unix(1_950_000_000),
+        root: set(&[(known, "everybody")]),
+        release: set(&[(known, "everybody"), (pgp, "builder")]),
+        edges: vec![edge, EdgeEntry::new("e2".parse().unwrap())],
+        assignments: vec![Assignment {
+            bundle: bundle.bundle().name.clone(),
+            version: bundle.bundle().version.clone(),
+            digest: Digest::of(&bundle.to_payload()),
+            edges: vec!["e1".parse().unwrap(), "e2".parse().unwrap()],
+        }],
+        withdrawn: vec![Withdrawal {
+            bundle: "shop".parse().unwrap(),
+            version: "1.3.0".parse().unwrap(),
+            digest: Digest::of(b"1.3.0"),
+            reason: "bad build".into(),
+            legal: false,
+            at: NOW,
+        }],
+    }
+}
+
+const TARGETS: &str = "\
+/
+/generic-local/app/1.0/app.tar.gz
+/artifactory/generic-local/app/
+/r/%61pp/%7Euser/a+b@c:1
+/r/stra%C3%9Fe/%EF%BC%8E%EF%BC%8E
+/r//b
+/r/../b
+/r/%2e%2e/b
+/r/%252e/b
+/r/%2Fetc
+/a%00b
+/%c0%ae%c0%ae/s
+/a%
+/a b
+x
+/@scope%2fname
+/a;b=c/d,e/(f)'!*$&";
+
+const RANGES: &str = "\
+bytes=0-0
+bytes=0-499
+bytes=500-
+bytes=-500
+bytes=0-0,-1
+bytes=0-10,5-20,21-30,40-
+BYTES=0-
+bytes= 0-1 ,\t2-3,,
+bytes=99999999999999999999999-
+bytes=0-99999999999999999999999
+bytes=5-2
+bytes=-0
+bytes=-
+bytes=
+lines=0-5
+bytes=1-2-3
+bytes=0-0,2-2,4-4,6-6,8-8,10-10,12-12,14-14,16-16,18-18,20-20,22-22,24-24,26-26,28-28,30-30
+bytes=0-0,2-2,4-4,6-6,8-8,10-10,12-12,14-14,16-16,18-18,20-20,22-22,24-24,26-26,28-28,30-30,32-32";
+
+const VALUES: &str = r#"null
+[true,false,{"a":{"a":[]}},0,9007199254740991]
+9007199254740992
+-0
+1.0
+1e3
+01
+{"a":1,"a":2}
+{"a":1,"\u0061":2}
+"\ud83d\ude00 \"\\\/\b\f\n\r\t"
+"\ud83d"
+"\udc00\ud83d"
+[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]
+[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]
+[1,]
+{"a" : [ ] , "b":{} }
+nul
+"é"
+1}{"#;
+
+const QUERIES: &str = r#"repo=generic-local
+repo=generic-local and label=RC1-Approved and path~"app/1.0/**" and (prop.os=linux or prop.os=macos) and not size>1GiB
+not not (name~*.deb or media="application/gzip")
+label!=a and label!~b*
+sha256=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+digest!=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+size>=1KiB or size<2MiB and added<2026-11-22T05:00:00Z
+path="a \"b\" \\ c"
+repo=a and
+repo=
+(repo=a
+size~1
+prop.=x
+added=yesterday
+repo=a repo=b
+and"#;
+
+const PATTERNS: &str = "\
+** a/b
+app/**/*.tar.gz app/1.0/app.tar.gz
+app/**/*.tar.gz app/app.tar.gz
+*a*a*a*b aaaaaaaaaaaaaaaaaaaa
+**/**/b/** a/b/c
+a**/b a/x/b
+a/***/b a/x/b
+?? ab
+é* ét
+a/**b a/c/b
+x y";
