@@ -32,7 +32,7 @@ pub fn interleave(mut tasks: Vec<Task<'_>>, seed: u64) -> usize {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let stay = last < tasks.len() && (random >> 40) % (patience + 1) != 0;
+        let stay = last < tasks.len() && !(random >> 40).is_multiple_of(patience + 1);
         let turn = if stay { last } else { (random >> 8) as usize % tasks.len() };
         switches += usize::from(turn != last);
         last = turn;
