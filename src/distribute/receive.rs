@@ -417,7 +417,10 @@ impl Receiver {
             let assigned = trust.assigned(&self.name).any(|one| {
                 one.bundle == record.name && one.version == record.version && one.digest == record.digest
             });
-            if record.holds_blobs && !assigned && in_force.version == trust.version {
+            // What could not be withdrawn just now stays to be withdrawn: taken off instead, its
+            // artifacts would answer 404 for good, and not 410.
+            let withdrawn = trust.withdrawal(&record.name, &record.version).is_some();
+            if record.holds_blobs && !assigned && !withdrawn && in_force.version == trust.version {
                 match self.catalog.unassign(&record.name, &record.version, revision, now).await {
                     Ok(removed) => answer.removed += u64::from(removed),
                     Err(error) => failed = failed.or(Some(error)),

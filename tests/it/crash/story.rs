@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use distedge::blob::{BlobStore as _, BlobStoreExt as _, FsBlobStore, MemoryBlobStore};
+use distedge::catalog::Resolved;
 use distedge::error::ErrorKind;
 use distedge::meta::MemoryStore;
 use distedge::testing::block_on;
+use distedge::testing::sim::{Fault, OpKind};
 use futures_util::{StreamExt as _, stream};
 
-use super::workload::{Plan, Station};
+use super::image::Reference;
+use super::workload::{Plan, Station, Step};
 use crate::support::House;
 
 /// The power went between the last byte of an upload and the rename that makes it a blob. After
@@ -83,6 +86,38 @@ fn a_removal_that_nobody_waits_for_does_not_happen() {
         assert_eq!(store.stat(&info.digest).await.unwrap(), Some(info));
         assert!(store.remove(&info.digest).await.unwrap());
     });
+}
+
+/// A full disk kept a withdrawal from being done, and had room again for what came next: the
+/// bundle, which was assigned no more either, was taken off like any other. The withdrawal found
+/// nothing to take away later, and its artifacts answered 404 for good where 410 was due.
+#[test]
+fn a_withdrawal_that_failed_is_not_done_as_a_removal() {
+    let reference = Reference::record();
+    let (plan, step) = (&reference.plan, 4);
+    assert_eq!(plan.steps[step], Step::Trust(1));
+    let mut failed = 0;
+    for number in 1.. {
+        let disk = reference.disk_before(step);
+        let station = Station::open(&disk, step).unwrap();
+        let before = disk.count(OpKind::Write);
+        disk.fail_nth(OpKind::Write, number, Fault::NoSpace);
+        let result = station.run(plan, step, &mut || (), &mut drop);
+        if disk.count(OpKind::Write) < before + number {
+            break;
+        }
+        failed += usize::from(result.is_err());
+        disk.heal();
+        drop(station);
+        let station = Station::open(&disk, step).unwrap();
+        station.run(plan, step, &mut || (), &mut drop).unwrap();
+        for item in plan.releases[0].statement.items().iter().filter(|item| item.path.as_str() != "app/lib") {
+            let resolved =
+                block_on(station.receiver.catalog().resolve(&item.repository, &item.path)).unwrap();
+            assert!(matches!(resolved, Some(Resolved::Gone(_))), "write {number}: {resolved:?}");
+        }
+    }
+    assert!(failed > 10, "{failed} writes failed");
 }
 
 /// A version came with other content than the trust document names for it, and no event told.
