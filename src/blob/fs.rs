@@ -97,15 +97,17 @@ impl<V: Vfs> FsBlobStore<V> {
         make_dir(&vfs, &root.join("quarantine")).map_err(|cause| not_writable(&root, cause))?;
         let there: HashSet<_> =
             vfs.list(&blobs).map_err(|cause| doing("listing", &blobs, cause))?.into_iter().collect();
+        let mut shards = Vec::new();
         for shard in 0..=u8::MAX {
             let name = crate::digest::to_hex(&[shard]);
             let dir = blobs.join(&name);
             if there.contains(OsStr::new(&name)) {
-                sync_dir(&vfs, &dir)?;
+                shards.push(dir);
             } else {
                 make_dir(&vfs, &dir).map_err(|cause| not_writable(&root, cause))?;
             }
         }
+        vfs.sync_dirs(&shards).map_err(|cause| doing("syncing the directories in", &blobs, cause))?;
         for dir in [&blobs, &root.join("blobs"), &root] {
             sync_dir(&vfs, dir)?;
         }

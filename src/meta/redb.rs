@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use ::redb::backends::FileBackend;
 use ::redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    WriteTransaction,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,8 +25,19 @@ use super::{Batch, Entry, Expectation, MetadataStore, Revision, unmet};
 use crate::blocking;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Key to revision (8 bytes, big-endian) and value.
+/// Key to revision (8 bytes, big-endian) and value; with the highest bit of the revision set, to the
+/// length of the value (8 bytes, big-endian), which lies in [`PARTS`].
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+/// Long values, by key and number of the part.
+///
+/// redb reads a whole leaf at a time. A value of 30 MiB among the records would be read again for
+/// every small neighbour that is looked for.
+const PARTS: TableDefinition<'_, (&[u8], u32), &[u8]> = TableDefinition::new("parts");
+/// A value with more bytes is a long one.
+const LONG: usize = 16 * 1024;
+/// Bytes of a part: with its key it fits into a page of 64 KiB.
+const PART: usize = 56 * 1024;
+const IS_LONG: u64 = 1 << 63;
 /// Counters of the store itself.
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
 const LAST_REVISION: &str = "revision";
@@ -400,19 +412,19 @@ impl Inner {
     }
 
     fn get(&self, database: &Database, key: &[u8]) -> Result<Option<Entry>, Failure> {
-        let table = database.begin_read()?.open_table(RECORDS)?;
-        match table.get(key)? {
-            Some(stored) => Ok(Some(self.entry(key, stored.value())?)),
+        let reading = database.begin_read()?;
+        match reading.open_table(RECORDS)?.get(key)? {
+            Some(stored) => Ok(Some(self.entry(&reading, key, stored.value())?)),
             None => Ok(None),
         }
     }
 
     fn scan(&self, database: &Database, keys: Range<&[u8]>, limit: usize) -> Result<Vec<Entry>, Failure> {
-        let table = database.begin_read()?.open_table(RECORDS)?;
+        let reading = database.begin_read()?;
         let mut entries = Vec::new();
-        for record in table.range::<&[u8]>(keys)?.take(limit) {
+        for record in reading.open_table(RECORDS)?.range::<&[u8]>(keys)?.take(limit) {
             let (key, stored) = record?;
-            entries.push(self.entry(key.value(), stored.value())?);
+            entries.push(self.entry(&reading, key.value(), stored.value())?);
         }
         Ok(entries)
     }
@@ -424,7 +436,7 @@ impl Inner {
         let mut records = transaction.open_table(RECORDS)?;
         for (key, expectation) in &batch.expectations {
             let found = match records.get(&key[..])? {
-                Some(stored) => Some(self.split(key, stored.value())?.0),
+                Some(stored) => Some(self.head(key, stored.value())?.revision),
                 None => None,
             };
             let met = match expectation {
@@ -438,8 +450,23 @@ impl Inner {
         let mut counters = transaction.open_table(COUNTERS)?;
         let revision = counters.get(LAST_REVISION)?.map_or(0, |last| last.value()) + 1;
         counters.insert(LAST_REVISION, revision)?;
+        let mut parts = transaction.open_table(PARTS)?;
         for (key, value) in batch.into_sorted_changes() {
+            if let Some(old) = records.get(&key[..])?
+                && let Stored::Long(length) = self.head(&key, old.value())?.value
+            {
+                for part in 0..part_count(length) {
+                    parts.remove((&key[..], part))?;
+                }
+            }
             match value {
+                Some(value) if value.len() > LONG => {
+                    for (part, bytes) in (0..).zip(value.chunks(PART)) {
+                        parts.insert((&key[..], part), bytes)?;
+                    }
+                    let head = [revision | IS_LONG, value.len() as u64].map(u64::to_be_bytes).concat();
+                    records.insert(&key[..], &head[..])?;
+                }
                 Some(value) => {
                     let mut place = records.insert_reserve(&key[..], HEAD + value.len())?;
                     let (head, body) = place.as_mut().split_at_mut(HEAD);
@@ -469,18 +496,65 @@ impl Inner {
         Ok(())
     }
 
-    fn entry(&self, key: &[u8], stored: &[u8]) -> Result<Entry> {
-        let (revision, value) = self.split(key, stored)?;
-        Ok(Entry { key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value), revision })
+    fn entry(&self, reading: &ReadTransaction, key: &[u8], stored: &[u8]) -> Result<Entry, Failure> {
+        let Head { revision, value } = self.head(key, stored)?;
+        let value = match value {
+            Stored::Here(value) => Bytes::copy_from_slice(value),
+            Stored::Long(length) => {
+                let parts = reading.open_table(PARTS)?;
+                let mut value = Vec::new();
+                for part in 0..part_count(length) {
+                    match parts.get((key, part))? {
+                        Some(bytes) => {
+                            // Reserved when the first part is found to be there.
+                            value.reserve_exact((length as usize).saturating_sub(value.len()));
+                            value.extend_from_slice(bytes.value());
+                        }
+                        None => break,
+                    }
+                }
+                if value.len() as u64 != length {
+                    return Err(self.damaged(key, "is not complete").into());
+                }
+                value.into()
+            }
+        };
+        Ok(Entry { key: Bytes::copy_from_slice(key), value, revision })
     }
 
-    fn split<'a>(&self, key: &[u8], stored: &'a [u8]) -> Result<(Revision, &'a [u8])> {
-        match stored.split_first_chunk::<HEAD>() {
-            Some((head, value)) => Ok((Revision(u64::from_be_bytes(*head)), value)),
-            None => {
-                let what = format!("the record \"{}\" has no revision", key.escape_ascii());
-                Err(corrupted(&self.name, what))
-            }
+    fn head<'a>(&self, key: &[u8], stored: &'a [u8]) -> Result<Head<'a>> {
+        let Some((head, value)) = stored.split_first_chunk::<HEAD>() else {
+            return Err(self.damaged(key, "has no revision"));
+        };
+        let head = u64::from_be_bytes(*head);
+        let revision = Revision(head & !IS_LONG);
+        if head & IS_LONG == 0 {
+            return Ok(Head { revision, value: Stored::Here(value) });
+        }
+        match value.try_into().map(u64::from_be_bytes) {
+            Ok(length) if length <= u64::from(u32::MAX) => Ok(Head { revision, value: Stored::Long(length) }),
+            _ => Err(self.damaged(key, "has no length")),
         }
     }
+
+    #[cold]
+    fn damaged(&self, key: &[u8], what: &str) -> Error {
+        corrupted(&self.name, format!("the record \"{}\" {what}", key.escape_ascii()))
+    }
+}
+
+/// What a record says before its value.
+struct Head<'a> {
+    revision: Revision,
+    value: Stored<'a>,
+}
+
+enum Stored<'a> {
+    Here(&'a [u8]),
+    /// In [`PARTS`], with this many bytes.
+    Long(u64),
+}
+
+fn part_count(length: u64) -> u32 {
+    u32::try_from(length.div_ceil(PART as u64)).unwrap_or(u32::MAX)
 }

@@ -23,6 +23,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 
 use super::Limits;
+use super::again::Again;
 use super::meter::{Answer, Meter, Verdict, Watch};
 use super::socket::{Socket, unacknowledged};
 use crate::edge::{Body, Handler, problem};
@@ -126,6 +127,7 @@ async fn watched<C>(
     C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = std::pin::pin!(connection);
+    let again = Again::new();
     let mut looks = tokio::time::interval(Watch::interval(limits));
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stopping = false;
@@ -134,7 +136,7 @@ async fn watched<C>(
     loop {
         tokio::select! {
             biased;
-            result = connection.as_mut() => {
+            result = std::future::poll_fn(|context| again.poll(connection.as_mut(), context)) => {
                 if let Err(error) = result {
                     tracing::debug!(%peer, %error, "a connection broke");
                 }

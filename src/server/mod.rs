@@ -11,6 +11,7 @@
 //! ```
 
 mod admission;
+mod again;
 mod connection;
 mod meter;
 mod socket;
