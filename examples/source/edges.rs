@@ -15,7 +15,7 @@ use crate::output::{Output, table};
 
 #[derive(Subcommand)]
 pub(crate) enum Edge {
-    /// Add an edge, or change what is known of it.
+    /// Add an edge, or say anew what is known of it: of what is not given, only its token is kept.
     Add(Box<Add>),
     /// List the edges.
     List,
