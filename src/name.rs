@@ -135,7 +135,8 @@ pub const RESERVED: &[&str] = &[
 #[cold]
 fn bad_name(what: &str, text: &str, why: &str) -> Error {
     let shown: String = text.chars().take(120).collect();
-    Error::invalid(format!("{shown:?} is not a {what}: {why}"))
+    let article = if what.starts_with('a') { "an" } else { "a" };
+    Error::invalid(format!("{shown:?} is not {article} {what}: {why}"))
 }
 
 fn label(text: &str, most: usize, punctuation: &[u8], upper: bool) -> Result<(), String> {

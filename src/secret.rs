@@ -61,6 +61,17 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Makes a directory, and those above it, that only its owner can look into. One that is there
+/// stays as it is.
+#[cfg(feature = "redb")]
+pub(crate) fn private_directory(path: &std::path::Path) -> std::io::Result<()> {
+    let mut directory = std::fs::DirBuilder::new();
+    directory.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut directory, 0o700);
+    directory.create(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ use distedge::key::{KeySet, PublicKey, TrustedKey};
 use distedge::name::{NodeName, RepositoryName, Tenant};
 use distedge::server::{Limits, ServerConfig};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::section::{Section, Source};
 
@@ -171,8 +172,10 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
 
 /// What to log, as `tracing` reads it.
 pub(crate) fn level(text: &str) -> Result<String, String> {
+    // The filter takes any bare word for a module's name, and would log nothing else.
+    let plain = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
     match EnvFilter::try_new(text) {
-        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        Ok(_) if text.split(',').all(plain) => Ok(text.to_owned()),
         _ => Err(format!(
             "{text:?} is not a log level: error, warn, info, debug, trace, or a list like \"warn,distedge=debug\""
         )),

@@ -80,6 +80,12 @@ enum TokenCommand {
         /// What to call it.
         name: String,
     },
+    /// Forget a token: from the next start on it opens nothing. Without any token left, that start
+    /// makes a new one.
+    Remove {
+        /// What it is called.
+        name: String,
+    },
     /// List the tokens' names and when they were made.
     List,
 }
@@ -133,6 +139,9 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         None => serve(&config, &data, file).await,
         Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data, config.tenant).await?),
+        Some(Command::Token { command: TokenCommand::Remove { name } }) => {
+            Ok(token::remove(&data, config.tenant, &name).await?)
+        }
         Some(Command::Token { command: TokenCommand::New { name } }) => {
             let to = Destination::prepare(file)?;
             Ok(token::add(&data, config.tenant, &name, &to).await.inspect_err(|_| to.abandon())?)

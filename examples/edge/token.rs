@@ -98,6 +98,15 @@ pub(crate) async fn add(data: &Path, tenant: Tenant, name: &str, to: &Destinatio
     to.deliver(&format!("token {name}"), &token)
 }
 
+/// Forgets a token of a data directory that no edge is using.
+pub(crate) async fn remove(data: &Path, tenant: Tenant, name: &str) -> Result<()> {
+    if !catalog(data, tenant).await?.remove_token(name).await? {
+        return Err(Error::new(ErrorKind::NotFound, format!("there is no token named {name:?}")));
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "the token {name} is forgotten").map_err(|cause| Error::io("writing the answer", cause))
+}
+
 /// Lists the tokens of a data directory that no edge is using.
 pub(crate) async fn list(data: &Path, tenant: Tenant) -> Result<()> {
     let tokens = catalog(data, tenant).await?.tokens().await?;

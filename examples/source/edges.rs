@@ -15,7 +15,7 @@ use crate::output::{Output, table};
 
 #[derive(Subcommand)]
 pub(crate) enum Edge {
-    /// Add an edge, or change what is known of it.
+    /// Add an edge, or change what is known of it: what is not given stays as it is.
     Add(Box<Add>),
     /// List the edges.
     List,
@@ -75,20 +75,20 @@ impl Add {
             }
             (None, token) => token.as_deref().map(Secret::new),
         };
-        let mut edge = EdgeRecord::new(self.name.clone(), &self.url);
+        let known = source.edge(&self.name).await?;
+        let mut edge = known.unwrap_or_else(|| EdgeRecord::new(self.name.clone(), &self.url));
+        edge.url.clone_from(&self.url);
         if let Some(file) = &self.ca {
             let found = std::fs::canonicalize(file);
             edge.ca = Some(found.map_err(|cause| Error::io(format!("reading {}", file.display()), cause))?);
         }
-        edge.site = self.site.clone();
-        edge.city = self.city.clone();
-        edge.country = self.country;
-        edge.labels = self
-            .label
-            .iter()
-            .map(|label| label.split_once('=').unwrap_or((label, "true")))
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
+        edge.site = self.site.clone().or(edge.site);
+        edge.city = self.city.clone().or(edge.city);
+        edge.country = self.country.or(edge.country);
+        if !self.label.is_empty() {
+            let labels = self.label.iter().map(|label| label.split_once('=').unwrap_or((label, "true")));
+            edge.labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        }
         if travels_in_the_clear(&edge.url) {
             output
                 .warn(&format!("the token for {} travels unencrypted: use https outside of tests", edge.url));

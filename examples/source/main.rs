@@ -70,6 +70,8 @@ enum Command {
     #[command(subcommand)]
     Edge(edges::Edge),
     /// Record that edges should hold a bundle, and bring it to them.
+    ///
+    /// Patterns of one kind are alternatives; kinds restrict each other.
     Distribute(sync::Distribute),
     /// Bring every edge to its desired state.
     #[command(visible_alias = "converge")]

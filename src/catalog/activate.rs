@@ -203,7 +203,7 @@ impl Catalog {
     }
 
     /// As [`remove`](Catalog::remove), unless another trust document is in force by now than the one
-    /// that the commit `trust` wrote.
+    /// of the revision `trust`.
     pub async fn unassign(
         &self,
         name: &BundleName,
@@ -268,6 +268,11 @@ impl Catalog {
                 if !self.claim(&mut batch, &blobs(&statement), -1).await? {
                     return Ok(None);
                 }
+            } else if matches!(why, Retraction::Withdrawn(_))
+                && record.activated.is_some()
+                && let Some(statement) = self.statement(name, version).await?
+            {
+                self.unshelve(&mut batch, &statement, &why).await?;
             }
             record.state = state;
             record.holds_blobs = false;
@@ -405,7 +410,15 @@ impl Catalog {
         for (step, item) in statement.items().iter().enumerate() {
             after_step(step).await;
             let key = self.key("a", &[item.repository.as_str(), item.path.as_str()]);
-            let Some((mut record, entry)) = self.read::<ArtifactRecord>(&key).await? else { continue };
+            let Some((mut record, entry)) = self.read::<ArtifactRecord>(&key).await? else {
+                // Taken off before it was withdrawn: who asks for it learns why it is gone.
+                if let Retraction::Withdrawn(gone) = why {
+                    let record =
+                        ArtifactRecord { gone: Some(gone.clone()), ..fresh(item, statement.created()) };
+                    batch.expect(key.clone(), Expectation::Absent).put(key, encode(&record)?);
+                }
+                continue;
+            };
             batch.expect_unchanged(key.clone(), Some(&entry));
             record.holders.retain(|holder| holder.0 != bundle.name || holder.1 != bundle.version);
             match why {

@@ -298,6 +298,19 @@ impl Catalog {
         self.store.commit(batch).await.map(drop)
     }
 
+    /// Forgets the token of this name; `true` if there was one. A running edge knows its tokens from
+    /// its start.
+    pub async fn remove_token(&self, name: &str) -> Result<bool> {
+        let key = self.key("k", &[name]);
+        self.retry(|| async {
+            let Some(entry) = self.store.get(&key).await? else { return Ok(Some(false)) };
+            let mut batch = Batch::new();
+            batch.expect_unchanged(key.clone(), Some(&entry)).delete(key.clone());
+            Ok(self.commit(batch).await?.map(|_| true))
+        })
+        .await
+    }
+
     // Events.
 
     /// The newest `limit` security events, newest first.

@@ -203,7 +203,15 @@ impl Receiver {
     }
 
     async fn prepare(&self, envelope: &Bytes, now: Timestamp) -> Result<(BundleRecord, Statement)> {
-        let (_, verified) = self.judge(envelope, now).await?;
+        let verified = match self.judge(envelope, now).await {
+            Ok((_, verified)) => verified,
+            Err(error) => {
+                if error.kind() == ErrorKind::Conflict {
+                    self.note("bundle.conflict", "offer", &error).await?;
+                }
+                return Err(error);
+            }
+        };
         let record = match self.catalog.prepare(&verified, envelope, now).await {
             // A blob it needs is marked as being collected, and nobody may be collecting it any more.
             Err(error) if error.kind() == ErrorKind::Unavailable => {
@@ -223,20 +231,12 @@ impl Receiver {
             return Err(stale(&trust));
         }
         let (envelope, name) = (envelope.clone(), self.name.clone());
-        let judged = blocking::run(move || {
+        let verified = blocking::run(move || {
             let verified = bundle::verify(&envelope, &trust, now)?;
-            let admitted = bundle::admit(&verified, &trust, &name);
-            Ok((verified, admitted))
+            bundle::admit(&verified, &trust, &name)?;
+            Ok(verified)
         });
-        let (verified, admitted) = judged.await?;
-        if let Err(error) = admitted {
-            if error.kind() == ErrorKind::Conflict {
-                let named = verified.statement().bundle();
-                self.note("bundle.conflict", &format!("{}/{}", named.name, named.version), &error).await?;
-            }
-            return Err(error);
-        }
-        Ok((revision, verified))
+        Ok((revision, verified.await?))
     }
 
     /// A bundle as others may see it, with the number of its blobs that are missing.
@@ -254,7 +254,7 @@ impl Receiver {
     pub async fn position(&self, digest: &Digest) -> Result<UploadAnswer> {
         let size = self.claimed(digest).await?;
         let info = BlobInfo { digest: *digest, size };
-        let have = if self.is_stored(&info).await? { size } else { self.kept(&info).await? };
+        let (_, have) = self.have(&info).await?;
         Ok(UploadAnswer { have, size, taken: false })
     }
 
@@ -267,7 +267,7 @@ impl Receiver {
     pub async fn upload(&self, digest: &Digest, offset: u64, mut bytes: ByteStream) -> Result<UploadAnswer> {
         let size = self.claimed(digest).await?;
         let info = BlobInfo { digest: *digest, size };
-        if self.is_stored(&info).await? {
+        if self.blobs.stat(digest).await?.is_some_and(|stored| stored.size == size) {
             return Ok(UploadAnswer { have: size, size, taken: false });
         }
         let mut writer = match self.blobs.as_resumable() {
@@ -344,9 +344,9 @@ impl Receiver {
     }
 
     /// Makes a prepared bundle visible, if it may still be here: since it was offered its keys may
-    /// been revoked, or the bundle assigned elsewhere. `false` if the record that the commit
-    /// `prepared` wrote has changed meanwhile.
-    async fn activate(&self, record: &BundleRecord, prepared: Revision, now: Timestamp) -> Result<bool> {
+    /// have been revoked, or the bundle assigned elsewhere. `false` if its record, which was read at
+    /// `revision`, has changed.
+    async fn activate(&self, record: &BundleRecord, revision: Revision, now: Timestamp) -> Result<bool> {
         let (name, version) = (&record.name, &record.version);
         let envelope =
             self.catalog.envelope(name, version).await?.ok_or_else(|| catalog::unknown(name, version))?;
@@ -362,8 +362,9 @@ impl Receiver {
         self.refuse_missing(record, statement).await?;
         let receipt = attest(&self.name, statement, record.digest, now);
         let envelope = receipt.seal(&*self.identity, now)?.to_json();
-        let envelope = envelope.into();
-        match self.catalog.activate(statement, prepared, trust, envelope, self.public, now).await {
+        let activated =
+            self.catalog.activate(statement, revision, trust, envelope.into(), self.public, now).await;
+        match activated {
             Ok(None) => return Ok(false),
             Ok(Some(_)) => {}
             Err(error) => {
@@ -422,11 +423,10 @@ impl Receiver {
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        let Some(entry) = self.catalog.trust().await? else { return Ok(answer) };
-        // A newer document has come: what it does not assign is taken off with it.
-        if self.trust().await?.is_none_or(|in_force| in_force.version != trust.version) {
-            return Ok(answer);
-        }
+        // When a newer document has come, what it does not assign is taken off with it.
+        let Some((revision, in_force)) = self.in_force().await? else {
+            return failed.map_or(Ok(answer), Err);
+        };
         let trusted = without_compromised(&trust.release);
         for record in self.catalog.bundles().await? {
             if record.holds_blobs
@@ -440,13 +440,12 @@ impl Receiver {
             let assigned = trust.assigned(&self.name).any(|one| {
                 one.bundle == record.name && one.version == record.version && one.digest == record.digest
             });
-            if record.holds_blobs && !assigned {
-                match self.catalog.unassign(&record.name, &record.version, entry.revision, now).await {
-                    Ok(true) => {
-                        info!(bundle = %record.name, version = %record.version, "bundle removed");
-                        answer.removed += 1;
-                    }
-                    Ok(false) => {}
+            // What could not be withdrawn just now stays to be withdrawn: taken off instead, its
+            // artifacts would answer 404 for good, and not 410.
+            let withdrawn = trust.withdrawal(&record.name, &record.version).is_some();
+            if record.holds_blobs && !assigned && !withdrawn && in_force.version == trust.version {
+                match self.catalog.unassign(&record.name, &record.version, revision, now).await {
+                    Ok(removed) => answer.removed += u64::from(removed),
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }
@@ -472,25 +471,40 @@ impl Receiver {
         let mut missing = Vec::new();
         for (step, (digest, size)) in blobs.into_iter().enumerate() {
             blocking::after_step(step).await;
-            let info = BlobInfo { digest, size };
-            if !self.is_stored(&info).await? {
-                missing.push(Want { digest, size, have: self.kept(&info).await? });
+            let (stored, have) = self.have(&BlobInfo { digest, size }).await?;
+            // All bytes of an upload may be here without being a blob: what counts is the store.
+            if !stored {
+                missing.push(Want { digest, size, have });
             }
         }
         Ok(missing)
     }
 
-    /// A blob of another size under this name is damaged, or the statement lies.
-    async fn is_stored(&self, info: &BlobInfo) -> Result<bool> {
-        Ok(self.blobs.stat(&info.digest).await?.is_some_and(|stored| stored.size == info.size))
-    }
-
-    /// How many bytes of a blob that is not stored are kept. Its last byte is not among them: a
-    /// position at the end says that the blob is stored.
-    async fn kept(&self, info: &BlobInfo) -> Result<u64> {
-        match self.blobs.as_resumable() {
-            Some(resumable) => Ok(resumable.position(info).await?.min(info.size.saturating_sub(1))),
-            None => Ok(0),
+    /// Whether a blob is stored, and how many of its bytes are here.
+    async fn have(&self, info: &BlobInfo) -> Result<(bool, u64)> {
+        // A blob of another size under this name is not the one that is meant.
+        if self.blobs.stat(&info.digest).await?.is_some_and(|stored| stored.size == info.size) {
+            return Ok((true, info.size));
+        }
+        let Some(resumable) = self.blobs.as_resumable() else { return Ok((false, 0)) };
+        let position = resumable.position(info).await?;
+        if position == 0 || position < info.size {
+            return Ok((false, position));
+        }
+        // A crash came between the last byte and the commit; nobody will send that byte again.
+        let completed = async { resumable.resume(info).await?.commit().await };
+        match completed.await {
+            Ok(_) => Ok((true, info.size)),
+            Err(error) if error.kind() == ErrorKind::Mismatch => {
+                self.lied(&info.digest, error).await;
+                Ok((false, 0))
+            }
+            // Somebody is completing it at this moment.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                let stored = self.blobs.stat(&info.digest).await?;
+                Ok((stored.is_some_and(|stored| stored.size == info.size), info.size))
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -459,7 +459,7 @@ fn bad_want(want: &Want) -> Error {
 #[cold]
 fn other_identity(edge: &NodeName, known: &PublicKey, found: &PublicKey) -> Error {
     let message = format!(
-        "the edge {edge} shows the identity key {}, it used to be {}; if it was set up anew on purpose, remove it and add it again",
+        "the edge {edge} shows the identity key {}, it used to be {}; if it was set up anew on purpose, have the source forget the old key (`edge repin`)",
         found.id(),
         known.id()
     );

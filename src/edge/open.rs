@@ -16,7 +16,7 @@ use crate::key::{Algorithm, KeySet, SigningKey};
 use crate::meta::RedbStore;
 use crate::name::{NodeName, RepositoryName, Tenant};
 use crate::policy::{PolicySet, PublicRead, TokenHolders};
-use crate::secret::Secret;
+use crate::secret::{Secret, private_directory};
 
 /// What an edge is to be.
 #[derive(Clone, Debug)]
@@ -69,13 +69,8 @@ pub struct Opened {
 /// One sentence that names the path, if it cannot be used; `Conflict` if another process uses it.
 pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened> {
     let data = data.as_ref();
-    let mut directory = fs::DirBuilder::new();
-    directory.recursive(true);
     // What is private over HTTP is private on the machine too.
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut directory, 0o700);
-    directory
-        .create(data)
+    private_directory(data)
         .map_err(|cause| Error::io(format_args!("creating the data directory {}", data.display()), cause))?;
     let blobs = Arc::new(FsBlobStore::open(data.join("blobs"))?);
     let store = Arc::new(RedbStore::open(data.join("meta.redb"))?);

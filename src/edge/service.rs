@@ -312,7 +312,7 @@ impl Handler for Edge {
             Ok(response) => response,
             Err(problem) => {
                 if problem.status().is_server_error() {
-                    error!(path = ?parts.uri.path(), status = problem.status().as_u16(), cause = ?problem.cause(), "failed");
+                    error!(path = parts.uri.path(), status = problem.status().as_u16(), cause = ?problem.cause(), "failed");
                 }
                 problem.response(head, shape)
             }
@@ -348,7 +348,7 @@ impl Line {
             peer = %self.peer,
             principal = self.principal,
             method = %self.method,
-            path = ?self.path,
+            path = self.path,
             status = self.status,
             bytes,
             complete,

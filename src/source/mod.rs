@@ -59,7 +59,7 @@ use crate::digest::to_hex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Batch, MetadataStore};
 use crate::name::Tenant;
-use crate::secret::Secret;
+use crate::secret::{Secret, private_directory};
 
 /// Who a source is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +170,8 @@ impl Source {
     #[cfg(feature = "redb")]
     pub async fn create(directory: impl AsRef<Path>, tenant: &Tenant, project: &str) -> Result<Source> {
         let directory = directory.as_ref();
-        std::fs::create_dir_all(directory)
+        // What is not released yet is nobody's business on this machine.
+        private_directory(directory)
             .map_err(|cause| Error::io(format!("creating {}", directory.display()), cause))?;
         Source::create_over(Ports::embedded(directory)?, tenant, project).await
     }

@@ -88,6 +88,10 @@ fn a_configuration_fault_is_told_with_file_line_and_what_would_be_right() {
             "line 1: [trust]: the threshold is 2, but the keys have 1 distinct owner(s): it must be 1 to 1",
         ),
         ("[log]\nformat = \"xml\"", "line 2: `log.format`: \"xml\" is neither \"text\" nor \"json\""),
+        (
+            "[log]\nlevel = \"loud\"",
+            "line 2: `log.level`: \"loud\" is not a log level: error, warn, info, debug, trace, or a list like \"warn,distedge=debug\"",
+        ),
         ("name = \"a\"\nname = \"b\"", "line 2: duplicate key"),
         ("[limits\n", "line 1: unclosed table, expected `]`"),
     ];
@@ -214,6 +218,15 @@ fn tokens_are_made_and_listed_while_the_edge_stands_still() {
     assert!(!list.contains("eut1_"));
     let edge = EdgeProcess::start(&data, &log, &[]);
     assert_eq!(edge.get("/metrics", Some(token)).status, 200);
+    edge.terminate();
+    assert_eq!(edge.wait(SOON).code(), Some(0));
+
+    assert_eq!(run(&["token", "remove", "ops", "--data", &path]).status.code(), Some(0));
+    let again = run(&["token", "remove", "ops", "--data", &path]);
+    assert_eq!(String::from_utf8(again.stderr).unwrap(), "edge: there is no token named \"ops\"\n");
+    let edge = EdgeProcess::start(&data, &log, &[]);
+    assert_eq!(edge.get("/metrics", Some(token)).status, 401);
+    assert_eq!(edge.token(), None, "the first token is still there");
 }
 
 #[test]

@@ -369,6 +369,20 @@ async fn a_collection_that_was_given_up_blocks_nobody() {
 }
 
 #[tokio::test]
+async fn a_bundle_that_was_taken_off_and_then_withdrawn_is_gone_too() {
+    let mut house = House::new(&["e1"]);
+    let edge = TestEdge::new("e1").await;
+    house.release("shop", "1.0", 1, &[("a/one", b"1")]).await;
+    edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
+    edge.edge.receiver().remove(&name("shop"), &name("1.0")).await.unwrap();
+    assert_eq!(edge.get("/files/a/one").await.0, StatusCode::NOT_FOUND);
+    house.withdraw("shop", "1.0");
+    edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
+    assert_eq!(edge.get("/files/a/one").await.0, StatusCode::GONE);
+    assert_eq!(edge.get("/files/shop/latest/app").await.0, StatusCode::GONE);
+}
+
+#[tokio::test]
 async fn two_versions_with_one_seq_are_a_conflict() {
     let mut house = House::new(&["e1"]);
     let edge = TestEdge::new("e1").await;

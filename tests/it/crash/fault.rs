@@ -24,7 +24,7 @@ struct Case {
 
 impl Reference {
     /// The disk as it is before a step.
-    fn disk_before(&self, step: usize) -> SimDisk {
+    pub fn disk_before(&self, step: usize) -> SimDisk {
         let point = step.checked_sub(1).map_or(0, |before| self.done[before]);
         self.disk.crash_image(point, 1)
     }

@@ -109,7 +109,7 @@ fn look(reference: &Reference, image: &SimDisk, point: usize, seed: u64, counts:
     if station.check(plan, &what) > 0 {
         counts.add("with visible bundles");
     }
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         station.check_collection(plan, &what);
         counts.add("collected");
     }

@@ -174,7 +174,7 @@ impl Scenario {
             assert_eq!(kept.unwrap().as_ref(), Some(receipt), "{what}");
         }
         plain.check_collection(plan, &what);
-        if seed % 8 == 0 {
+        if seed.is_multiple_of(8) {
             plain.check_emptied(plan, &what);
         }
         (switches, run.retries.into_inner())

@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use distedge::blob::{BlobStore as _, BlobStoreExt as _, FsBlobStore, MemoryBlobStore};
+use distedge::catalog::Resolved;
 use distedge::error::ErrorKind;
 use distedge::meta::MemoryStore;
 use distedge::testing::block_on;
+use distedge::testing::sim::{Fault, OpKind};
 use futures_util::{StreamExt as _, stream};
 
-use super::workload::{Plan, Station};
+use super::image::Reference;
+use super::workload::{Plan, Station, Step};
 use crate::support::House;
 
 /// The power went between the last byte of an upload and the rename that makes it a blob. After
@@ -28,16 +31,11 @@ fn kept_bytes_of_an_upload_are_no_blob() {
         let mut writer = block_on(blobs.as_resumable().unwrap().resume(&expected)).unwrap();
         block_on(writer.write(plan.contents[&want.digest].clone())).unwrap();
     }
-    let again = block_on(receiver.offer(&offer.envelope)).unwrap().want;
-    assert_eq!(again.len(), want.len());
-    let error = block_on(receiver.commit(&offer.name, &offer.version)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Conflict);
-    for want in again {
-        assert!(!block_on(receiver.position(&want.digest)).unwrap().is_complete());
-        // Wherever the source goes on, the kept bytes become the blob.
-        let answer = block_on(receiver.upload(&want.digest, 0, stream::empty().boxed())).unwrap();
-        assert!(answer.is_complete());
-    }
+    // Wherever the source goes on, the kept bytes become the blob.
+    let first = want[0].digest;
+    assert!(block_on(receiver.upload(&first, 0, stream::empty().boxed())).unwrap().is_complete());
+    assert!(block_on(blobs.stat(&first)).unwrap().is_some());
+    assert!(block_on(receiver.offer(&offer.envelope)).unwrap().want.is_empty());
     assert!(block_on(receiver.commit(&offer.name, &offer.version)).is_ok());
     assert_eq!(station.check(&plan, "completed"), 1);
 }
@@ -88,6 +86,38 @@ fn a_removal_that_nobody_waits_for_does_not_happen() {
         assert_eq!(store.stat(&info.digest).await.unwrap(), Some(info));
         assert!(store.remove(&info.digest).await.unwrap());
     });
+}
+
+/// A full disk kept a withdrawal from being done, and had room again for what came next: the
+/// bundle, which was assigned no more either, was taken off like any other. The withdrawal found
+/// nothing to take away later, and its artifacts answered 404 for good where 410 was due.
+#[test]
+fn a_withdrawal_that_failed_is_not_done_as_a_removal() {
+    let reference = Reference::record();
+    let (plan, step) = (&reference.plan, 4);
+    assert_eq!(plan.steps[step], Step::Trust(1));
+    let mut failed = 0;
+    for number in 1.. {
+        let disk = reference.disk_before(step);
+        let station = Station::open(&disk, step).unwrap();
+        let before = disk.count(OpKind::Write);
+        disk.fail_nth(OpKind::Write, number, Fault::NoSpace);
+        let result = station.run(plan, step, &mut || (), &mut drop);
+        if disk.count(OpKind::Write) < before + number {
+            break;
+        }
+        failed += usize::from(result.is_err());
+        disk.heal();
+        drop(station);
+        let station = Station::open(&disk, step).unwrap();
+        station.run(plan, step, &mut || (), &mut drop).unwrap();
+        for item in plan.releases[0].statement.items().iter().filter(|item| item.path.as_str() != "app/lib") {
+            let resolved =
+                block_on(station.receiver.catalog().resolve(&item.repository, &item.path)).unwrap();
+            assert!(matches!(resolved, Some(Resolved::Gone(_))), "write {number}: {resolved:?}");
+        }
+    }
+    assert!(failed > 10, "{failed} writes failed");
 }
 
 /// A version came with other content than the trust document names for it, and no event told.

@@ -116,7 +116,7 @@ fn a_reader_that_stops_is_cut_and_a_slow_one_is_not() {
 impl Wire {
     fn reply_rest(&mut self) -> usize {
         let mut rest = Vec::new();
-        self.stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        self.stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let _ = self.stream.read_to_end(&mut rest);
         rest.len()
     }
