@@ -108,7 +108,9 @@ impl Catalog {
     async fn refuse_equal_seq(&self, bundle: &BundleRef) -> Result<()> {
         for entry in self.scan_all(&self.key("b", &[bundle.name.as_str(), ""])).await? {
             let other: BundleRecord = decode(&entry)?;
-            if other.seq == bundle.seq && other.version != bundle.version {
+            // What was taken back before anyone could see it leaves its place free.
+            let seen = other.state != BundleState::Removed || other.activated.is_some();
+            if seen && other.seq == bundle.seq && other.version != bundle.version {
                 return Err(conflict(format!(
                     "{} {} has the seq {} here; {} cannot have it too",
                     other.name, other.version, other.seq, bundle.version

@@ -79,7 +79,7 @@ fn a_bundle_is_judged_again_when_it_becomes_visible() {
         assert_eq!(lane.offer(&lane.seal(&payload)).status, 200);
         match fault {
             "revoked" => {
-                let revocation = Revocation { at: NOW, reason: "stolen".into(), compromised: true };
+                let revocation = Revocation { at: NOW, reason: "retired".into(), compromised: false };
                 lane.house.trust.release.keys[0].revocation = Some(revocation);
                 lane.put_trust();
             }
