@@ -59,7 +59,9 @@ use crate::digest::to_hex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Batch, MetadataStore};
 use crate::name::Tenant;
-use crate::secret::{Secret, private_directory};
+use crate::secret::Secret;
+#[cfg(feature = "redb")]
+use crate::secret::private_directory;
 
 /// Who a source is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
