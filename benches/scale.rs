@@ -115,7 +115,7 @@ async fn fill(data: &std::path::Path, house: &mut House, bundles: u64, items: u6
 
 /// Random artifacts over eight connections, and the memory on the way.
 fn serve(data: &std::path::Path, bundles: u64, items: u64) {
-    let requests = setting("requests", 400_000);
+    let requests = setting("requests", 1_600_000);
     let edge = EdgeProcess::start(data);
     let before: f64 = edge.process.cpu().iter().sum();
     println!("\nserving random artifacts over 8 connections");
