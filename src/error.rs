@@ -166,7 +166,7 @@ impl Error {
         Error::new(ErrorKind::Invalid, message)
     }
 
-    /// An operating-system error met while doing `what` ("writing /data/tmp/x").
+    /// An operating-system error met while doing `what` ("writing edge/meta.redb").
     ///
     /// A full disk becomes [`ErrorKind::NoSpace`], every other error [`ErrorKind::Io`].
     #[cold]
