@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
+use futures_util::TryStreamExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::clock::{Clock, Timestamp};
 use crate::digest::to_hex;
 use crate::error::{Error, ErrorKind, Result};
-use crate::meta::{Batch, Entry, Expectation, MetadataStore, Revision};
+use crate::meta::{Batch, Entry, Expectation, MetadataStore, MetadataStoreExt as _, Revision, prefix_end};
 use crate::name::{ArtifactPath, BundleName, RepositoryName, Tenant, Version};
 
 pub(crate) use activate::unknown;
@@ -316,7 +317,7 @@ impl Catalog {
     /// The newest `limit` security events, newest first.
     pub async fn events(&self, limit: usize) -> Result<Vec<EventRecord>> {
         let prefix = self.key("v", &[""]);
-        self.store.scan(&prefix[..]..&after_prefix(&prefix)[..], limit).await?.iter().map(decode).collect()
+        self.store.scan(&prefix[..]..&prefix_end(&prefix)[..], limit).await?.iter().map(decode).collect()
     }
 
     /// Records a security event, durably.
@@ -361,23 +362,9 @@ impl Catalog {
         }
     }
 
-    /// Every record whose key starts with `prefix`, read in pages.
+    /// Every record whose key starts with `prefix`.
     async fn scan_all(&self, prefix: &[u8]) -> Result<Vec<Entry>> {
-        let end = after_prefix(prefix);
-        let mut from = prefix.to_vec();
-        let mut found = Vec::new();
-        loop {
-            let page = self.store.scan(&from[..]..&end[..], 1000).await?;
-            let full = page.len() == 1000;
-            if let Some(last) = page.last() {
-                from = last.key.to_vec();
-                from.push(0);
-            }
-            found.extend(page);
-            if !full {
-                return Ok(found);
-            }
-        }
+        self.store.scan_prefix(prefix, 1000).try_collect().await
     }
 
     /// Commits `batch`; `None` if one of its expectations did not hold.
@@ -434,7 +421,7 @@ impl Walk {
     ) -> Result<Option<String>> {
         while self.held.is_none() && !self.done {
             let from = [&self.base[..], self.start.as_bytes()].concat();
-            let end = after_prefix(&[&self.base[..], self.prefix.as_bytes()].concat());
+            let end = prefix_end(&[&self.base[..], self.prefix.as_bytes()].concat());
             let page = store.scan(&from[..]..&end[..], 16).await?;
             self.done = page.is_empty();
             for entry in &page {
@@ -462,19 +449,6 @@ impl Walk {
             None => return,
         };
     }
-}
-
-/// The first key past all that start with `prefix`.
-fn after_prefix(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.last_mut() {
-        if *last < 0xff {
-            *last += 1;
-            return end;
-        }
-        end.pop();
-    }
-    vec![0xff]
 }
 
 fn last_part(key: &[u8]) -> Result<&str> {

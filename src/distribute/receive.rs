@@ -433,8 +433,10 @@ impl Receiver {
                 && let Some(trusted) = &trusted
                 && let Err(error) = self.check_again(&record, trusted, now).await
             {
-                self.note("bundle.untrusted", &format!("{}/{}", record.name, record.version), &error).await?;
-                answer.removed += u64::from(self.remove(&record.name, &record.version).await?);
+                match self.take_off_untrusted(&record, error).await {
+                    Ok(removed) => answer.removed += u64::from(removed),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
                 continue;
             }
             let assigned = trust.assigned(&self.name).any(|one| {
@@ -459,6 +461,16 @@ impl Receiver {
         let envelope = envelope.ok_or_else(|| catalog::unknown(&record.name, &record.version))?;
         let trusted = trusted.clone();
         blocking::run(move || Envelope::parse(&envelope)?.verify(&trusted, now).map(drop)).await
+    }
+
+    /// Takes off a bundle that the remaining keys do not carry. A store that could not answer says
+    /// nothing about signatures: then the bundle stays, and the error is told.
+    async fn take_off_untrusted(&self, record: &BundleRecord, why: Error) -> Result<bool> {
+        if why.kind().is_retryable() {
+            return Err(why);
+        }
+        self.note("bundle.untrusted", &format!("{}/{}", record.name, record.version), &why).await?;
+        self.remove(&record.name, &record.version).await
     }
 
     pub(super) async fn statement(&self, name: &BundleName, version: &Version) -> Result<Statement> {

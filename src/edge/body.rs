@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http_body::{Frame, SizeHint};
 
+use crate::blob::vfs::read_at;
 use crate::blob::{Blob, ByteStream, Payload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::range::ByteRange;
@@ -335,27 +336,11 @@ fn read_piece(file: &File, at: &mut u64, end: u64) -> Result<Bytes> {
         match read_at(file, &mut piece[filled..], *at + filled as u64) {
             Ok(0) => return Err(short(end - *at - filled as u64)),
             Ok(read) => filled += read,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Error::io("reading a stored file", error)),
         }
     }
     *at += filled as u64;
     Ok(Bytes::from(piece))
-}
-
-#[cfg(unix)]
-pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
-}
-
-#[cfg(not(any(unix, windows)))]
-pub(crate) fn read_at(_: &File, _: &mut [u8], _: u64) -> std::io::Result<usize> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 #[cold]
