@@ -7,6 +7,8 @@ mod blocking;
 pub mod bundle;
 pub mod catalog;
 pub mod clock;
+#[cfg(feature = "delta")]
+pub mod delta;
 pub mod digest;
 pub mod distribute;
 pub mod edge;
