@@ -9,5 +9,6 @@
 //! what does not fit into memory.
 
 mod medium;
+mod wire;
 
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
