@@ -9,6 +9,7 @@
 //! what does not fit into memory.
 
 mod medium;
+mod open;
 mod wire;
 
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
