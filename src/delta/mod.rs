@@ -8,6 +8,7 @@
 //! Nothing here does I/O of its own: callers bring [`ReadAt`] for blobs and a [`Scratch`] for
 //! what does not fit into memory.
 
+pub(crate) mod deflate;
 mod medium;
 mod open;
 mod wire;
