@@ -1,8 +1,13 @@
 //! Text, archives and everything that moved in pieces: zstd with the base as what came before.
 
+use std::io::Write;
+use std::ops::Range;
+
 use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::{CParameter, DParameter};
 
+use super::medium::ReadAt;
+use super::pair::each_chunk;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest window, prefix and new bytes together, as a power of two: what a decoder takes
@@ -75,6 +80,69 @@ pub(crate) fn compress(prefix: &[u8], new: &[u8], search: Search) -> Result<Vec<
     }
 }
 
+/// `range` of `bytes` as a zstd frame, at a level that keeps up with a network.
+pub(crate) fn stream_in(
+    bytes: &dyn ReadAt,
+    range: &Range<u64>,
+    level: i32,
+    out: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let parameters = || -> std::io::Result<Encoder<'_>> {
+        let mut encoder = Encoder::new(level)?;
+        encoder.set_parameter(CParameter::ChecksumFlag(false))?;
+        encoder.set_pledged_src_size(Some(range.end - range.start))?;
+        Ok(encoder)
+    };
+    let mut encoder = parameters().map_err(failed)?;
+    let mut buffer = vec![0; 128 << 10];
+    each_chunk(bytes, range, &mut |chunk| {
+        let mut input = InBuffer::around(chunk);
+        while input.pos() < chunk.len() {
+            let mut output = OutBuffer::around(&mut buffer[..]);
+            encoder.run(&mut input, &mut output).map_err(failed)?;
+            out(output.as_slice())?;
+        }
+        Ok(())
+    })?;
+    loop {
+        let mut output = OutBuffer::around(&mut buffer[..]);
+        let left = encoder.finish(&mut output, true).map_err(failed)?;
+        out(output.as_slice())?;
+        if left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// What the frame in `range` of `bytes` stands for.
+///
+/// # Errors
+/// [`ErrorKind::Corrupted`] if the frame is damaged, or something follows it.
+pub(crate) fn stream_out(bytes: &dyn ReadAt, range: &Range<u64>, out: &mut dyn Write) -> Result<()> {
+    let mut decoder = Decoder::new().map_err(failed)?;
+    let mut buffer = vec![0; 128 << 10];
+    let mut hint = 1;
+    each_chunk(bytes, range, &mut |chunk| {
+        let mut input = InBuffer::around(chunk);
+        loop {
+            if hint == 0 {
+                return Err(Error::new(ErrorKind::Corrupted, "patch: there are bytes after its frame"));
+            }
+            let mut output = OutBuffer::around(&mut buffer[..]);
+            hint = decoder.run(&mut input, &mut output).map_err(damaged)?;
+            let full = output.as_slice().len() == output.capacity();
+            out.write_all(output.as_slice()).map_err(failed)?;
+            if input.pos() == chunk.len() && !full {
+                return Ok(());
+            }
+        }
+    })?;
+    match hint {
+        0 => Ok(()),
+        _ => Err(Error::new(ErrorKind::Corrupted, "patch: its frame is cut short")),
+    }
+}
+
 /// The `length` bytes that `frame` stands for, given `prefix`.
 ///
 /// # Errors
@@ -98,7 +166,10 @@ pub(crate) fn decompress(prefix: &[u8], frame: &[u8], length: usize) -> Result<V
         let hint = decoder.run(&mut input, &mut output).map_err(damaged)?;
         let produced = output.as_slice();
         if produced.len() > length - out.len() {
-            return Err(Error::new(ErrorKind::Corrupted, format!("a window of a patch has more than {length} bytes")));
+            return Err(Error::new(
+                ErrorKind::Corrupted,
+                format!("a window of a patch has more than {length} bytes"),
+            ));
         }
         let idle = produced.is_empty() && input.pos() == before;
         out.extend_from_slice(produced);
@@ -106,7 +177,10 @@ pub(crate) fn decompress(prefix: &[u8], frame: &[u8], length: usize) -> Result<V
             return Ok(out);
         }
         if idle || hint == 0 {
-            let message = format!("a window of a patch has {} bytes instead of {length}, or bytes after its end", out.len());
+            let message = format!(
+                "a window of a patch has {} bytes instead of {length}, or bytes after its end",
+                out.len()
+            );
             return Err(Error::new(ErrorKind::Corrupted, message));
         }
     }

@@ -1,0 +1,29 @@
+//! Deflate streams (RFC 1951): decoded, and made again bit for bit.
+
+mod header;
+mod inflate;
+mod input;
+mod table;
+
+pub(crate) use inflate::inflate;
+
+use crate::error::{Error, ErrorKind};
+
+/// How far a deflate stream reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Bytes of the stream, the last one maybe used in part.
+    pub(crate) coded: u64,
+    /// Bytes that it stands for.
+    pub(crate) plain: u64,
+}
+
+#[cold]
+fn broken(what: &'static str) -> Error {
+    Error::new(ErrorKind::Invalid, format!("the deflate stream has {what}"))
+}
+
+#[cold]
+fn truncated() -> Error {
+    Error::new(ErrorKind::Invalid, "the deflate stream ends too early")
+}
