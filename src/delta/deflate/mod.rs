@@ -3,15 +3,18 @@
 mod encoder;
 mod hash;
 mod header;
+mod identify;
 mod inflate;
 mod input;
 mod model;
 mod output;
+mod survey;
 mod table;
 mod token;
 mod tree;
 
 pub(crate) use encoder::{Encoder, Variant, encode};
+pub(crate) use identify::identify;
 pub(crate) use inflate::inflate;
 pub(crate) use model::Strategy;
 
