@@ -9,6 +9,7 @@ mod garbage;
 mod message;
 mod receive;
 mod send;
+mod similar;
 
 pub use garbage::{GarbageReport, ScrubReport};
 pub use message::{BundleAnswer, OfferAnswer, StatusAnswer, TrustAnswer, UploadAnswer, Want, path};
