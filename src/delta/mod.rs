@@ -9,5 +9,6 @@
 //! what does not fit into memory.
 
 mod medium;
+pub mod pack;
 
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
