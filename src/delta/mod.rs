@@ -10,5 +10,6 @@
 
 mod medium;
 pub mod pack;
+mod wire;
 
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};

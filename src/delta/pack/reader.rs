@@ -5,8 +5,9 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 
-use super::wire::{Cursor, Kind, MAGIC, MAX_HEAD, MAX_HEADER, TAG, Tag, counted_tag, parse_head, placed_tag};
+use super::wire::{Kind, MAGIC, MAX_HEAD, MAX_HEADER, TAG, Tag, counted_tag, digest, parse_head, placed_tag};
 use super::{PartHead, VERSION, frame_length};
+use crate::delta::wire::Fields;
 use crate::digest::Hasher;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -182,7 +183,7 @@ impl Reader {
                 return Ok(None);
             }
             if self.buffer[header - 1] < 0x80 {
-                let length = Cursor(&self.buffer[1..header]).number()?;
+                let length = Fields::new(&self.buffer[1..header], "a record of a pack").number()?;
                 if length > limit {
                     let message =
                         format!("a record of {length} bytes is more than the {limit} it may have here");
@@ -245,9 +246,9 @@ impl Reader {
                 Ok(Event::Frame(Frame { index, tag, bytes: body }))
             }
             (Kind::PartEnd, State::Inside { next, .. }) => {
-                let mut cursor = Cursor(&body);
-                let end = cursor.number()?;
-                cursor.finish()?;
+                let mut fields = Fields::new(&body, "the end of a part");
+                let end = fields.number()?;
+                fields.end()?;
                 if end != *next {
                     return Err(Error::invalid(format!("a part ends at frame {end}, and {next} was next")));
                 }
@@ -257,12 +258,12 @@ impl Reader {
                 Ok(Event::PartEnd)
             }
             (Kind::End, state) => {
-                let mut cursor = Cursor(&body);
-                let parts = cursor.number()?;
-                let digest = cursor.digest()?;
-                cursor.finish()?;
+                let mut fields = Fields::new(&body, "the end of a pack");
+                let parts = fields.number()?;
+                let tags = digest(&mut fields)?;
+                fields.end()?;
                 *state = State::Ended;
-                if parts != self.parts || digest != std::mem::take(&mut self.tags).finish() {
+                if parts != self.parts || tags != std::mem::take(&mut self.tags).finish() {
                     return Err(Error::new(
                         ErrorKind::Corrupted,
                         format!("the pack ends after {} parts, and not those it was made of", self.parts),

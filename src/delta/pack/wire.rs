@@ -3,6 +3,7 @@
 use sha2::Digest as _;
 
 use super::{Descriptor, MAX_BASES, PartHead, Role, SectionId};
+use crate::delta::wire::{Fields, put};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -67,16 +68,7 @@ fn tag(kind: Kind, context: &[&[u8]], body: &[u8]) -> Tag {
     tag
 }
 
-/// Adds `value` as 7 bits a byte, lowest first; all bytes but the last have the high bit set.
-pub(super) fn put_number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// How many bytes [`put_number`] adds.
+/// How many bytes a number takes.
 pub(super) fn number_length(value: u64) -> u64 {
     u64::from((64 - (value | 1).leading_zeros()).div_ceil(7))
 }
@@ -85,11 +77,11 @@ pub(super) fn number_length(value: u64) -> u64 {
 pub(super) fn put_head(out: &mut Vec<u8>, head: &PartHead) {
     out.push(head.role as u8);
     out.extend_from_slice(head.section.as_bytes());
-    put_number(out, head.length);
-    put_number(out, head.first);
+    put(out, head.length);
+    put(out, head.first);
     if head.role == Role::Artefact {
         put_descriptor(out, &head.target);
-        put_number(out, head.bases.len() as u64);
+        put(out, head.bases.len() as u64);
         for base in &head.bases {
             put_descriptor(out, base);
         }
@@ -98,22 +90,22 @@ pub(super) fn put_head(out: &mut Vec<u8>, head: &PartHead) {
 
 fn put_descriptor(out: &mut Vec<u8>, descriptor: &Descriptor) {
     out.extend_from_slice(descriptor.digest.as_bytes());
-    put_number(out, descriptor.size);
+    put(out, descriptor.size);
 }
 
 /// Reads a head's body.
 pub(super) fn parse_head(body: &[u8]) -> Result<PartHead> {
-    let mut cursor = Cursor(body);
-    let role = match cursor.byte()? {
+    let mut fields = Fields::new(body, "the head of a part");
+    let role = match fields.byte()? {
         0 => Role::Artefact,
         1 => Role::Volume,
         2 => Role::Trust,
         3 => Role::Bundle,
         other => return Err(Error::invalid(format!("a pack has no parts of role {other}"))),
     };
-    let section = cursor.digest()?;
-    let length = cursor.number()?;
-    let first = cursor.number()?;
+    let section = digest(&mut fields)?;
+    let length = fields.number()?;
+    let first = fields.number()?;
     let mut head = PartHead {
         role,
         section,
@@ -123,67 +115,28 @@ pub(super) fn parse_head(body: &[u8]) -> Result<PartHead> {
         bases: Vec::new(),
     };
     if role == Role::Artefact {
-        head.target = cursor.descriptor()?;
-        let bases = cursor.number()?;
+        head.target = descriptor(&mut fields)?;
+        let bases = fields.number()?;
         if bases > MAX_BASES as u64 {
             let message = format!("{bases} bases of one part are more than {MAX_BASES}");
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
         for _ in 0..bases {
-            head.bases.push(cursor.descriptor()?);
+            head.bases.push(descriptor(&mut fields)?);
         }
     }
-    cursor.finish()?;
+    fields.end()?;
     head.check()?;
     Ok(head)
 }
 
-/// Reads a record's body from the front.
-pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
-
-impl Cursor<'_> {
-    pub(super) fn number(&mut self) -> Result<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            // The tenth byte has room for one bit, and a number has one way to be written.
-            if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
-                break;
-            }
-            value |= bits << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(Error::invalid("a number in a pack's record is written in a way it may not be"))
-    }
-
-    pub(super) fn digest(&mut self) -> Result<Digest> {
-        let (bytes, rest) = self.0.split_first_chunk::<32>().ok_or_else(short)?;
-        self.0 = rest;
-        Ok(Digest::from_bytes(*bytes))
-    }
-
-    fn descriptor(&mut self) -> Result<Descriptor> {
-        Ok(Descriptor { digest: self.digest()?, size: self.number()? })
-    }
-
-    fn byte(&mut self) -> Result<u8> {
-        let (byte, rest) = self.0.split_first().ok_or_else(short)?;
-        self.0 = rest;
-        Ok(*byte)
-    }
-
-    pub(super) fn finish(self) -> Result<()> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
-        Err(Error::invalid("a record of the pack is longer than what is in it"))
-    }
+fn descriptor(fields: &mut Fields<'_>) -> Result<Descriptor> {
+    Ok(Descriptor { digest: digest(fields)?, size: fields.number()? })
 }
 
-#[cold]
-fn short() -> Error {
-    Error::invalid("a record of the pack is shorter than what is in it")
+/// The next 32 bytes, as a digest.
+pub(super) fn digest(fields: &mut Fields<'_>) -> Result<Digest> {
+    let bytes = fields.take(32)?;
+    // `take` gave as many as were asked for.
+    Ok(Digest::from_bytes(bytes.try_into().unwrap_or_default()))
 }

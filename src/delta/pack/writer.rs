@@ -4,9 +4,10 @@ use std::fmt;
 use std::io::Write;
 use std::ops::Range;
 
-use super::wire::{Kind, MAGIC, TAG, counted_tag, number_length, placed_tag, put_head, put_number};
+use super::wire::{Kind, MAGIC, TAG, counted_tag, number_length, placed_tag, put_head};
 use super::{FRAME, PartHead, VERSION, frame_length};
 use crate::delta::ReadAt;
+use crate::delta::wire::put;
 use crate::digest::Hasher;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -17,14 +18,14 @@ pub struct Writer<W: Write> {
     part: Option<(PartHead, u64)>,
     parts: u64,
     tags: Hasher,
-    record: Vec<u8>,
+    header: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
     /// A pack without parts yet.
     pub fn new(mut out: W) -> Result<Writer<W>> {
         out.write_all(&MAGIC).and_then(|()| out.write_all(&[VERSION])).map_err(failed)?;
-        Ok(Writer { out, part: None, parts: 0, tags: Hasher::new(), record: Vec::new() })
+        Ok(Writer { out, part: None, parts: 0, tags: Hasher::new(), header: Vec::new() })
     }
 
     /// Begins a part.
@@ -38,7 +39,7 @@ impl<W: Write> Writer<W> {
         head.check()?;
         let mut body = Vec::new();
         put_head(&mut body, &head);
-        self.put(Kind::Head, &body, counted_tag(Kind::Head, self.parts, &body))?;
+        self.record(Kind::Head, &body, counted_tag(Kind::Head, self.parts, &body))?;
         let first = head.first;
         self.part = Some((head, first));
         Ok(())
@@ -58,16 +59,16 @@ impl<W: Write> Writer<W> {
         }
         let tag = placed_tag(Kind::Frame, &head.section, *index, bytes);
         *index += 1;
-        self.put(Kind::Frame, bytes, tag)
+        self.record(Kind::Frame, bytes, tag)
     }
 
     /// Ends the part, which need not go to the artefact's end.
     pub fn end(&mut self) -> Result<()> {
         let (head, index) = self.part.take().ok_or_else(outside)?;
         let mut body = Vec::new();
-        put_number(&mut body, index);
+        put(&mut body, index);
         self.parts += 1;
-        self.put(Kind::PartEnd, &body, placed_tag(Kind::PartEnd, &head.section, index, &body))
+        self.record(Kind::PartEnd, &body, placed_tag(Kind::PartEnd, &head.section, index, &body))
     }
 
     /// Writes the frames `head.first..end` of `artefact` as one part.
@@ -95,9 +96,9 @@ impl<W: Write> Writer<W> {
             return Err(Error::new(ErrorKind::Internal, "a pack ends inside a part"));
         }
         let mut body = Vec::new();
-        put_number(&mut body, self.parts);
+        put(&mut body, self.parts);
         body.extend_from_slice(std::mem::take(&mut self.tags).finish().as_bytes());
-        self.put(Kind::End, &body, counted_tag(Kind::End, self.parts, &body))?;
+        self.record(Kind::End, &body, counted_tag(Kind::End, self.parts, &body))?;
         self.out.flush().map_err(failed)?;
         Ok(self.out)
     }
@@ -107,13 +108,13 @@ impl<W: Write> Writer<W> {
         &mut self.out
     }
 
-    fn put(&mut self, kind: Kind, body: &[u8], tag: [u8; TAG]) -> Result<()> {
-        self.record.clear();
-        self.record.push(kind as u8);
-        put_number(&mut self.record, body.len() as u64);
+    fn record(&mut self, kind: Kind, body: &[u8], tag: [u8; TAG]) -> Result<()> {
+        self.header.clear();
+        self.header.push(kind as u8);
+        put(&mut self.header, body.len() as u64);
         self.tags.update(&tag);
         let out = &mut self.out;
-        out.write_all(&self.record)
+        out.write_all(&self.header)
             .and_then(|()| out.write_all(body))
             .and_then(|()| out.write_all(&tag))
             .map_err(failed)
