@@ -9,5 +9,7 @@
 //! what does not fit into memory.
 
 mod medium;
+pub mod pack;
+mod wire;
 
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
