@@ -98,6 +98,18 @@ impl PartHead {
         PartHead { first, ..self.clone() }
     }
 
+    /// The head as it stands in a pack, without its tag.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        wire::put_head(&mut bytes, self);
+        bytes
+    }
+
+    /// Reads what [`to_bytes`](PartHead::to_bytes) wrote.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<PartHead> {
+        wire::parse_head(bytes)
+    }
+
     /// How many frames the whole artefact has.
     pub fn frames(&self) -> u64 {
         frames(self.length)

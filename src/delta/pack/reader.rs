@@ -5,8 +5,10 @@ use std::io::{self, Read};
 
 use bytes::Bytes;
 
-use super::wire::{Kind, MAGIC, MAX_HEAD, MAX_HEADER, TAG, Tag, counted_tag, digest, parse_head, placed_tag};
-use super::{PartHead, VERSION, frame_length};
+use super::wire::{
+    Kind, MAGIC, MAX_HEAD, MAX_HEADER, TAG, Tag, counted_tag, digest, frame_tag, parse_head, placed_tag,
+};
+use super::{PartHead, SectionId, VERSION, frame_length};
 use crate::delta::wire::Fields;
 use crate::digest::Hasher;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,10 +31,17 @@ pub enum Event {
 pub struct Frame {
     /// Its number in the artefact.
     pub index: u64,
-    /// Its tag, which was checked: [`frame_tag`](super::frame_tag).
+    /// Its tag, which was checked: [`frame_tag`].
     pub tag: Tag,
     /// Its bytes.
     pub bytes: Bytes,
+}
+
+impl Frame {
+    /// Frame `index` of `section`.
+    pub fn new(section: &SectionId, index: u64, bytes: Bytes) -> Frame {
+        Frame { index, tag: frame_tag(section, index, &bytes), bytes }
+    }
 }
 
 impl fmt::Debug for Frame {

@@ -56,8 +56,7 @@ fn expected(parts: &[Sent]) -> Vec<Event> {
         for index in sent.head.first..sent.end {
             let start = (index * FRAME) as usize;
             let bytes = &sent.bytes[start..start + frame_length(sent.head.length, index) as usize];
-            let tag = frame_tag(&sent.head.section, index, bytes);
-            events.push(Event::Frame(Frame { index, tag, bytes: bytes.to_vec().into() }));
+            events.push(Event::Frame(Frame::new(&sent.head.section, index, bytes.to_vec().into())));
         }
         events.push(Event::PartEnd);
     }
