@@ -16,6 +16,7 @@ mod lz;
 mod medium;
 mod open;
 mod ops;
+pub mod pack;
 mod pair;
 mod patch;
 mod plan;

@@ -109,9 +109,8 @@ impl Encoder {
                 let &[second, window_bits] = rest.first_chunk().ok_or_else(unknown)?;
                 let memory = second >> 4;
                 let strategy = *STRATEGIES.get(usize::from(second & 15)).ok_or_else(unknown)?;
-                let known = (1..=9).contains(&level)
-                    && (1..=9).contains(&memory)
-                    && (9..=15).contains(&window_bits);
+                let known =
+                    (1..=9).contains(&level) && (1..=9).contains(&memory) && (9..=15).contains(&window_bits);
                 if !known {
                     return Err(unknown());
                 }
@@ -128,9 +127,7 @@ impl Encoder {
                 match variant {
                     Variant::Stock => model::compress(settings, &Rolling::new(memory), ends),
                     Variant::Chromium => model::compress(settings, &Multiplied::new(memory), ends),
-                    Variant::ChromiumCrc => {
-                        model::compress(settings, &Castagnoli::new(memory, level), ends)
-                    }
+                    Variant::ChromiumCrc => model::compress(settings, &Castagnoli::new(memory, level), ends),
                 }
             }
             Encoder::Miniz { level } => miniz(level, ends),
