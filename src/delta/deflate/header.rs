@@ -2,7 +2,8 @@
 
 use super::broken;
 use super::input::Input;
-use super::table::{Alphabet, Table, code_bits, used, value};
+use super::output::Output;
+use super::table::{Alphabet, ODD, Table, codes, used, value};
 use crate::error::Result;
 
 /// The order in which the lengths of the code lengths' code are written.
@@ -124,6 +125,62 @@ pub(super) fn run(byte: u8) -> Option<(u8, u32, usize)> {
     }
 }
 
+/// Writes code lengths as zlib does: runs of 3 and more become repetitions, one alphabet at a time.
+pub(super) fn runs(lengths: &[u8], symbols: &mut Vec<u8>) {
+    let mut before = None;
+    let mut at = 0;
+    while at < lengths.len() {
+        let length = lengths[at];
+        let same = lengths[at..].iter().take_while(|&&other| other == length).count();
+        let most = match length {
+            0 => 138,
+            _ if before == Some(length) => 6,
+            _ => 7,
+        };
+        let count = same.min(most);
+        let least = if length != 0 && before != Some(length) { 4 } else { 3 };
+        if count < least {
+            symbols.extend(std::iter::repeat_n(length, count));
+        } else if length != 0 {
+            let mut times = count;
+            if before != Some(length) {
+                symbols.push(length);
+                times -= 1;
+            }
+            symbols.push(16 + times as u8 - 3);
+        } else if count <= 10 {
+            symbols.push(32 + count as u8 - 3);
+        } else {
+            symbols.push(128 + (count - 11) as u8);
+        }
+        before = Some(length);
+        at += count;
+    }
+}
+
+/// Writes the header of a dynamic block, behind its first three bits.
+pub(super) fn write(out: &mut Output, literals: usize, distances: usize, order: &[u8], symbols: &[u8]) {
+    out.put(literals as u32 - 257, 5);
+    out.put(distances as u32 - 1, 5);
+    out.put(order.len() as u32 - 4, 4);
+    let mut lengths = [0; 19];
+    for (&length, &at) in order.iter().zip(&ORDER) {
+        out.put(u32::from(length), 3);
+        lengths[at] = length;
+    }
+    let mut bits = [0; 19];
+    codes(&lengths, &mut bits);
+    for &byte in symbols {
+        let (symbol, extra) = match run(byte) {
+            Some((0, ..)) | None => (byte.min(15), 0),
+            Some((symbol, extra, _)) => (symbol, extra),
+        };
+        let at = symbol as usize;
+        out.put(u32::from(bits[at]), u32::from(lengths[at]));
+        out.put(extra, [2, 3, 7][at.clamp(16, 18) - 16] * u32::from(at >= 16));
+    }
+}
+
 /// Reads a block's header; the code lengths of a dynamic block come to `codes`.
 pub(super) fn read(input: &mut Input<'_>, codes: &mut Codes, small: &mut Table) -> Result<(bool, Kind)> {
     let last = input.bits(1)? == 1;
@@ -149,10 +206,9 @@ pub(super) fn read(input: &mut Input<'_>, codes: &mut Codes, small: &mut Table) 
             while codes.is_short() {
                 input.refill()?;
                 let entry = small.first(input.hold);
-                if entry & super::table::ODD != 0 {
+                if entry & ODD != 0 {
                     return Err(broken("an unknown code length"));
                 }
-                debug_assert_eq!(used(entry), code_bits(entry));
                 input.hold >>= used(entry);
                 input.have -= used(entry);
                 let symbol = match value(entry) {

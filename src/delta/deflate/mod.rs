@@ -1,11 +1,22 @@
 //! Deflate streams (RFC 1951): decoded, and made again bit for bit.
 
+mod encoder;
+mod hash;
 mod header;
+mod identify;
 mod inflate;
 mod input;
+mod model;
+mod output;
+mod survey;
 mod table;
+mod token;
+mod tree;
 
+pub(crate) use encoder::{Encoder, Variant, encode};
+pub(crate) use identify::identify;
 pub(crate) use inflate::inflate;
+pub(crate) use model::Strategy;
 
 use crate::error::{Error, ErrorKind};
 
