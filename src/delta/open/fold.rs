@@ -81,7 +81,7 @@ impl Recipe {
             let producer = thread::Builder::new().name("fold".to_owned()).spawn_scoped(scope, || {
                 let mut pipe = PipeIn { sender, buffer: Vec::with_capacity(BUFFER) };
                 self.scope(target, &mut inner, &mut pipe)?;
-                pipe.flush().map_err(|error| written("a pipe between encoders", error))
+                pipe.flush().map_err(|error| carried("a pipe between encoders", error))
             });
             let producer = producer.map_err(|error| Error::io("starting a thread for an encoder", error))?;
             let mut pipe = PipeOut { receiver, buffer: Vec::new(), at: 0 };
@@ -155,20 +155,20 @@ impl How<'_> {
         match plain.read(&mut [0]) {
             Ok(0) => Ok(()),
             Ok(_) => Err(unused()),
-            Err(error) => Err(written("reading what was encoded", error)),
+            Err(error) => Err(carried("reading what was encoded", error)),
         }
     }
 }
 
 /// A range of the target stream, to be read once.
 #[derive(Debug)]
-struct Source<'f> {
+pub(super) struct Source<'f> {
     target: &'f dyn ReadAt,
     range: Range<u64>,
 }
 
 impl<'f> Source<'f> {
-    fn new(target: &'f dyn ReadAt, range: Range<u64>) -> Source<'f> {
+    pub(super) fn new(target: &'f dyn ReadAt, range: Range<u64>) -> Source<'f> {
         Source { target, range }
     }
 
@@ -237,7 +237,7 @@ fn copy(target: &dyn ReadAt, mut range: Range<u64>, buffer: &mut [u8], out: &mut
         let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(buffer.len());
         let buffer = buffer.get_mut(..length).unwrap_or_default();
         target.read_exact_at(buffer, range.start)?;
-        out.write_all(buffer).map_err(|error| written("writing a blob", error))?;
+        out.write_all(buffer).map_err(|error| carried("writing a blob", error))?;
         range.start += length as u64;
     }
     Ok(())
@@ -245,7 +245,7 @@ fn copy(target: &dyn ReadAt, mut range: Range<u64>, buffer: &mut [u8], out: &mut
 
 /// The crate's error that an I/O error carries, or one that says what was being done.
 #[cold]
-fn written(what: &str, error: io::Error) -> Error {
+pub(super) fn carried(what: &str, error: io::Error) -> Error {
     match error.downcast::<Error>() {
         Ok(error) => error,
         Err(error) => Error::io(what, error),

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Family;
+use super::codec::Chain;
 use crate::delta::deflate;
 use crate::delta::medium::{ReadAt, Scratch, Spool};
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     /// What it is coded with.
-    pub(crate) family: Family,
+    pub(super) method: Method,
     /// Where the coded bytes lie in the image.
     pub(crate) coded: Range<u64>,
     /// Where the decoded bytes lie in the image.
@@ -21,6 +22,27 @@ pub(crate) struct Stream {
     pub(crate) name: Arc<str>,
     /// The stream in whose decoded bytes it lies; always one that comes before it.
     pub(crate) parent: Option<usize>,
+    /// Whether its content goes on where that of the stream before it ends.
+    pub(super) joined: bool,
+}
+
+impl Stream {
+    /// The family of its codec.
+    pub(crate) fn family(&self) -> Family {
+        match self.method {
+            Method::Deflate => Family::Deflate,
+            Method::Xz(_) => Family::Xz,
+            Method::Zstd => Family::Zstd,
+        }
+    }
+}
+
+/// How a stream is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Deflate,
+    Xz(Chain),
+    Zstd,
 }
 
 /// What a leaf is.
@@ -47,8 +69,14 @@ pub(crate) struct Leaf {
     pub(crate) name: Arc<str>,
     /// What it is.
     pub(crate) kind: Kind,
-    /// The innermost opened stream that it lies in; of a side stream the stream it belongs to.
+    /// The innermost opened stream that it begins in; of a side stream the stream it belongs to.
     pub(crate) stream: Option<usize>,
+}
+
+impl Leaf {
+    fn goes_on_in(&self, part: &Part) -> bool {
+        self.range.end == part.range.start && self.kind == part.kind && self.name == part.name
+    }
 }
 
 /// A piece of a layer. The parts of a layer tile it.
@@ -89,10 +117,12 @@ pub(crate) struct Image<'a> {
     /// The spools that parses and heads are written to.
     side_spools: Option<(usize, usize)>,
     scratch: &'a dyn Scratch,
+    /// The most that an encoder may take.
+    pub(super) memory: u64,
 }
 
 impl<'a> Image<'a> {
-    pub(super) fn new(blob: &'a dyn ReadAt, scratch: &'a dyn Scratch) -> Image<'a> {
+    pub(super) fn new(blob: &'a dyn ReadAt, scratch: &'a dyn Scratch, memory: u64) -> Image<'a> {
         Image {
             blob,
             spools: Vec::new(),
@@ -104,6 +134,7 @@ impl<'a> Image<'a> {
             sides: Vec::new(),
             side_spools: None,
             scratch,
+            memory,
         }
     }
 
@@ -128,6 +159,11 @@ impl<'a> Image<'a> {
         let mut leaves = Vec::new();
         self.walk(&|stream| opened.get(stream).copied().unwrap_or(false), &mut |step| {
             if let Step::Raw(part, stream) = step {
+                // A member that goes on in the next stream is one leaf.
+                if let Some(last) = leaves.last_mut().filter(|last: &&mut Leaf| last.goes_on_in(part)) {
+                    last.range.end = part.range.end;
+                    return;
+                }
                 leaves.push(Leaf {
                     range: part.range.clone(),
                     name: part.name.clone(),
@@ -148,7 +184,7 @@ impl<'a> Image<'a> {
         if let Some(sides) = self.sides(stream) {
             return Ok(sides);
         }
-        let Some(Stream { family: Family::Deflate, coded, .. }) = self.streams.get(stream) else {
+        let Some(Stream { method: Method::Deflate, coded, .. }) = self.streams.get(stream) else {
             return Err(Error::invalid(format!("stream {stream} is not one that can be split")));
         };
         let coded = coded.clone();
@@ -228,14 +264,40 @@ impl<'a> Image<'a> {
         &self.parts
     }
 
-    pub(super) fn last_part(&mut self) -> Option<&mut Part> {
-        self.parts.last_mut()
-    }
-
     /// Ends the layer whose parts were added since the last layer ended.
     pub(super) fn end_layer(&mut self) {
         let start = self.layers.last().map_or(0, |layer| layer.end);
         self.layers.push(start..self.parts.len());
+    }
+
+    /// Ends the layers of `streams`, whose decoded bytes were scanned as one into the parts from
+    /// `first` on: what lies in two of them is cut.
+    pub(super) fn end_layers(&mut self, first: usize, streams: Range<usize>) {
+        if streams.len() == 1 {
+            return self.end_layer();
+        }
+        let mut parts = self.parts.split_off(first).into_iter();
+        let mut rest = parts.next();
+        for stream in streams {
+            let end = self.streams.get(stream).map_or(self.size, |stream| stream.plain.end);
+            while let Some(mut part) = rest.take() {
+                if part.range.start >= end {
+                    rest = Some(part);
+                    break;
+                }
+                if part.range.end > end {
+                    let mut after = part.clone();
+                    after.range.start = end;
+                    part.range.end = end;
+                    rest = Some(after);
+                    self.parts.push(part);
+                    break;
+                }
+                self.parts.push(part);
+                rest = parts.next();
+            }
+            self.end_layer();
+        }
     }
 
     /// Goes through the layers depth first, as they are folded.

@@ -45,7 +45,7 @@ impl Default for Limits {
 pub(crate) enum Family {
     /// Raw deflate; the headers and trailers of gzip and zip are leaves.
     Deflate,
-    /// One whole .xz stream, from its header to its footer.
+    /// The LZMA2 data of one block; the headers, checks and indexes of .xz are leaves.
     Xz,
     /// One whole Zstandard frame.
     Zstd,

@@ -5,16 +5,21 @@ mod zstd;
 
 use std::io::{self, Read, Write};
 
-use super::{Family, Image};
+use super::Image;
+use super::fold::{Source, carried};
+use super::image::{Method, Slice};
 use crate::delta::deflate;
-use crate::error::{Error, Result};
+use crate::delta::medium::ReadAt;
+use crate::error::{Error, ErrorKind, Result};
+
+pub(super) use xz::Chain;
 
 /// An encoder with its settings: the same bytes in give the same bytes out.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Codec {
     /// Deflate.
     Deflate(deflate::Encoder),
-    /// A whole .xz stream.
+    /// The LZMA2 data of a block of an .xz stream.
     Xz(xz::Params),
     /// A whole Zstandard frame.
     Zstd(zstd::Params),
@@ -32,18 +37,23 @@ pub(crate) fn identify(
     effort: u8,
 ) -> Result<Option<Codec>> {
     let Some(stream) = image.streams().get(stream) else { return Ok(None) };
-    match stream.family {
-        Family::Deflate => {
-            let hint = match hint {
-                Some(Codec::Deflate(encoder)) => Some(*encoder),
-                _ => None,
-            };
-            let found =
-                deflate::identify(image, stream.coded.clone(), image, stream.plain.clone(), hint, effort)?;
+    let coded = Slice::new(image, stream.coded.clone());
+    let plain = Slice::new(image, stream.plain.clone());
+    let memory = image.memory;
+    match stream.method {
+        Method::Deflate => {
+            let hint = hint.and_then(|hint| if let Codec::Deflate(hint) = hint { Some(*hint) } else { None });
+            let found = deflate::identify(&coded, 0..coded.size(), &plain, 0..plain.size(), hint, effort)?;
             Ok(found.map(Codec::Deflate))
         }
-        Family::Xz => Ok(None),
-        Family::Zstd => Ok(None),
+        Method::Xz(chain) => {
+            let hint = hint.and_then(|hint| if let Codec::Xz(hint) = hint { Some(*hint) } else { None });
+            Ok(xz::identify(&coded, &plain, chain, memory, hint, effort)?.map(Codec::Xz))
+        }
+        Method::Zstd => {
+            let hint = hint.and_then(|hint| if let Codec::Zstd(hint) = hint { Some(*hint) } else { None });
+            Ok(zstd::identify(&coded, &plain, memory, hint, effort)?.map(Codec::Zstd))
+        }
     }
 }
 
@@ -106,8 +116,53 @@ fn fill(plain: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io("reading what is to be encoded", error)),
+            Err(error) => return Err(carried("reading what is to be encoded", error)),
         }
     }
     Ok(filled)
+}
+
+/// Takes what an encoder writes, and stops it at the first byte that is not that of `coded`.
+struct Checked<'c> {
+    coded: &'c dyn ReadAt,
+    at: u64,
+    buffer: Vec<u8>,
+    differs: bool,
+}
+
+impl<'c> Checked<'c> {
+    fn new(coded: &'c dyn ReadAt) -> Checked<'c> {
+        Checked { coded, at: 0, buffer: Vec::new(), differs: false }
+    }
+
+    /// How many bytes came and were right; `None` if one was not or the encoder would not run.
+    fn judge(&self, ran: Result<u64>) -> Result<Option<u64>> {
+        match ran {
+            _ if self.differs => Ok(None),
+            Ok(_) => Ok(Some(self.at)),
+            Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Invalid) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Write for Checked<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = bytes.len() as u64;
+        self.differs = length > self.coded.size() - self.at;
+        if !self.differs {
+            self.buffer.resize(bytes.len(), 0);
+            self.coded.read_exact_at(&mut self.buffer, self.at).map_err(io::Error::other)?;
+            self.differs = self.buffer != bytes;
+        }
+        if self.differs {
+            return Err(io::Error::other("other bytes"));
+        }
+        self.at += length;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

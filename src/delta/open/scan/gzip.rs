@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{Frame, Scanner};
-use crate::delta::open::Family;
+use crate::delta::open::image::Method;
 use crate::error::Result;
 
 /// The most that a header with all its optional fields may take.
@@ -15,11 +15,12 @@ pub(super) fn is(head: &[u8]) -> bool {
 }
 
 pub(super) fn scan(scanner: &mut Scanner<'_, '_>, frame: &mut Frame) -> Result<()> {
+    frame.joins = true;
     let end = frame.range.end;
     let mut at = frame.range.start;
     while let Some(body) = body(scanner, at..end)? {
         let name = frame.name.clone();
-        let Some(stop) = scanner.stream(frame, Family::Deflate, body..end, None, name)? else { break };
+        let Some(stop) = scanner.stream(frame, Method::Deflate, body..end, None, name)? else { break };
         // CRC32 and ISIZE.
         at = stop.saturating_add(8);
         if at >= end {

@@ -14,8 +14,8 @@ mod zstd;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::image::{Image, Kind, Part, Slice, Stream};
-use super::{Family, Limits};
+use super::Limits;
+use super::image::{Image, Kind, Method, Part, Slice, Stream};
 use crate::delta::deflate;
 use crate::delta::medium::{ReadAt, Scratch};
 use crate::error::{Error, ErrorKind, Result};
@@ -41,31 +41,22 @@ pub(crate) fn open<'a>(
     scratch: &'a dyn Scratch,
     limits: &Limits,
 ) -> Result<Image<'a>> {
-    let image = Image::new(blob, scratch);
-    let mut scanner = Scanner { image, limits, spent: 0, layer: None, depth: 0 };
+    let image = Image::new(blob, scratch, limits.memory);
+    let mut scanner = Scanner { image, limits, spent: 0, group: 0..0, depth: 0 };
     scanner.region(0..blob.size(), name.into(), 0)?;
     scanner.image.end_layer();
-    let mut nests = Nests(Vec::new());
-    for at in 0.. {
-        let Some(stream) = scanner.image.streams().get(at) else { break };
-        let (range, name, parent) = (stream.plain.clone(), stream.name.clone(), stream.parent);
-        scanner.depth = nests.add(parent);
-        scanner.layer = Some(at);
+    let mut depths: Vec<u8> = Vec::new();
+    while let Some(stream) = scanner.image.streams().get(scanner.group.end) {
+        let name = stream.name.clone();
+        let outer = stream.parent.and_then(|parent| depths.get(parent)).copied();
+        scanner.depth = outer.map_or(1, |depth| depth.saturating_add(1));
+        let range = scanner.next_group();
+        depths.resize(scanner.group.end, scanner.depth);
+        let first = scanner.image.parts().len();
         scanner.region(range, name, scanner.depth)?;
-        scanner.image.end_layer();
+        scanner.image.end_layers(first, scanner.group.clone());
     }
     Ok(scanner.image)
-}
-
-/// How deep each stream lies.
-struct Nests(Vec<u8>);
-
-impl Nests {
-    fn add(&mut self, parent: Option<usize>) -> u8 {
-        let depth = parent.and_then(|parent| self.0.get(parent)).map_or(1, |depth| depth.saturating_add(1));
-        self.0.push(depth);
-        depth
-    }
 }
 
 /// What an entry of a container promises about a coded stream.
@@ -75,17 +66,48 @@ struct Promise {
     plain: u64,
 }
 
+/// A stream that begins in the decoded bytes of one stream and ends in those of the next.
+struct Crosses;
+
 pub(super) struct Scanner<'s, 'a> {
     image: Image<'a>,
     limits: &'s Limits,
     /// Bytes that were decoded, for nothing or not.
     spent: u64,
-    /// The stream whose decoded bytes are being scanned, and how many streams deep that is.
-    layer: Option<usize>,
+    /// The streams whose decoded bytes are being scanned as if they were one, and how deep they lie.
+    group: Range<usize>,
     depth: u8,
 }
 
 impl Scanner<'_, '_> {
+    /// Goes to the next streams that belong together; gives where they lie.
+    fn next_group(&mut self) -> Range<u64> {
+        let streams = self.image.streams().get(self.group.end..).unwrap_or_default();
+        let (mut range, mut length) = (0..0, 0);
+        for stream in streams {
+            if length == 0 {
+                range.start = stream.plain.start;
+            } else if !stream.joined {
+                break;
+            }
+            range.end = stream.plain.end;
+            length += 1;
+        }
+        self.group = self.group.end..self.group.end + length;
+        range
+    }
+
+    /// The stream of the group that all of `range` lies in; `Err` if it lies in several.
+    fn layer_of(&self, range: &Range<u64>) -> Result<Option<usize>, Crosses> {
+        let streams = self.image.streams().get(self.group.clone()).unwrap_or_default();
+        let at = streams.partition_point(|stream| stream.plain.end <= range.start);
+        match streams.get(at) {
+            Some(stream) if range.end > stream.plain.end => Err(Crosses),
+            Some(_) => Ok(Some(self.group.start + at)),
+            None => Ok(None),
+        }
+    }
+
     /// Scans a member, or a whole layer: adds parts that tile `range`.
     fn region(&mut self, range: Range<u64>, name: Arc<str>, nest: u8) -> Result<()> {
         if range.is_empty() {
@@ -147,7 +169,7 @@ impl Scanner<'_, '_> {
     fn stream(
         &mut self,
         frame: &mut Frame,
-        family: Family,
+        method: Method,
         range: Range<u64>,
         promise: Option<Promise>,
         name: Arc<str>,
@@ -172,12 +194,12 @@ impl Scanner<'_, '_> {
         let decoded = {
             let coded = Slice::new(&self.image, range.clone());
             let mut out = |bytes: &[u8]| spool.append(bytes);
-            match family {
-                Family::Deflate => {
+            match method {
+                Method::Deflate => {
                     deflate::inflate(&coded, 0, limit, &mut out).map(|extent| (extent.coded, extent.plain))
                 }
-                Family::Xz => xz::decode(&coded, limit, self.limits.memory, &mut out),
-                Family::Zstd => zstd::decode(&coded, limit, self.limits.memory, &mut out),
+                Method::Xz(chain) => chain.decode(&coded, limit, self.limits.memory, &mut out),
+                Method::Zstd => zstd::decode(&coded, limit, self.limits.memory, &mut out),
             }
         };
         let written = spool.size() - start;
@@ -192,14 +214,17 @@ impl Scanner<'_, '_> {
         if !kept || plain != written || coded < TINY_STREAM || plain == 0 {
             return Ok(None);
         }
-        frame.found = true;
-        self.frame_to(frame, range.start)?;
-        let plain = self.image.map(spool_at, start, written);
         let coded = range.start..range.start + coded;
+        let Ok(parent) = self.layer_of(&coded) else { return Ok(None) };
+        frame.found = true;
+        self.frame_to(frame, coded.start)?;
         frame.cursor = coded.end;
-        let end = coded.end;
-        let stream = Stream { family, coded: coded.clone(), plain, name: name.clone(), parent: self.layer };
+        let plain = self.image.map(spool_at, start, written);
+        let joined = frame.joins && frame.streams > 0;
+        frame.streams += 1;
+        let stream = Stream { method, coded: coded.clone(), plain, name: name.clone(), parent, joined };
         let stream = self.image.add_stream(stream);
+        let end = coded.end;
         self.part(coded, &name, Kind::Coded, Some(stream));
         Ok(Some(end))
     }
@@ -251,12 +276,24 @@ pub(super) struct Frame {
     nest: u8,
     /// Whether it is a container at all.
     found: bool,
+    /// Whether its streams are pieces of one content, and how many there are.
+    joins: bool,
+    streams: usize,
 }
 
 impl Frame {
     fn new(range: Range<u64>, name: &Arc<str>, nest: u8) -> Frame {
         let label = cut(&format!("{name}!"));
-        Frame { cursor: range.start, range, name: name.clone(), label, nest, found: false }
+        Frame {
+            cursor: range.start,
+            range,
+            name: name.clone(),
+            label,
+            nest,
+            found: false,
+            joins: false,
+            streams: 0,
+        }
     }
 
     /// The name of a member.

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::{Frame, Promise, Scanner, le16, le32, le64, printable};
-use crate::delta::open::Family;
+use crate::delta::open::image::Method;
 use crate::error::Result;
 
 /// The end record without its comment, and the longest comment.
@@ -54,19 +54,20 @@ pub(super) fn scan(scanner: &mut Scanner<'_, '_>, frame: &mut Frame, head: &[u8]
         };
         frame.found = true;
         cursor = end;
-        let family = match entry.method {
-            8 => Family::Deflate,
-            93 => Family::Zstd,
-            95 => Family::Xz,
-            _ => {
+        let method = match entry.method {
+            8 => Some(Method::Deflate),
+            93 => Some(Method::Zstd),
+            // Stored; and a whole .xz file, which is found by its magic number.
+            0 | 95 => {
                 scanner.member(frame, start..end, &entry.name)?;
                 continue;
             }
+            _ => None,
         };
-        if !entry.encrypted {
+        if let Some(method) = method.filter(|_| !entry.encrypted) {
             let promise = Promise { coded: entry.coded, plain: entry.plain };
             let name = frame.inside(&entry.name);
-            if scanner.stream(frame, family, start..end, Some(promise), name)?.is_some() {
+            if scanner.stream(frame, method, start..end, Some(promise), name)?.is_some() {
                 continue;
             }
         }

@@ -5,7 +5,7 @@ use zstd::zstd_safe::DParameter;
 
 use super::{Frame, Scanner, le32};
 use crate::delta::medium::ReadAt;
-use crate::delta::open::Family;
+use crate::delta::open::image::Method;
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: u64 = 0xfd2f_b528;
@@ -24,6 +24,7 @@ fn is_skippable(head: &[u8]) -> bool {
 }
 
 pub(super) fn scan(scanner: &mut Scanner<'_, '_>, frame: &mut Frame) -> Result<()> {
+    frame.joins = true;
     let end = frame.range.end;
     let mut at = frame.range.start;
     while let Some(head) = scanner.read::<8>(at..end)? {
@@ -31,7 +32,7 @@ pub(super) fn scan(scanner: &mut Scanner<'_, '_>, frame: &mut Frame) -> Result<(
             at = at.saturating_add(8 + le32(&head, 4));
         } else if le32(&head, 0) == MAGIC {
             let name = frame.name.clone();
-            let Some(stop) = scanner.stream(frame, Family::Zstd, at..end, None, name)? else { break };
+            let Some(stop) = scanner.stream(frame, Method::Zstd, at..end, None, name)? else { break };
             at = stop;
         } else {
             break;
