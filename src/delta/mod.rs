@@ -8,6 +8,7 @@
 //! Nothing here does I/O of its own: callers bring [`ReadAt`] for blobs and a [`Scratch`] for
 //! what does not fit into memory.
 
+mod code;
 mod medium;
 
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
