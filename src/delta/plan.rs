@@ -399,7 +399,7 @@ fn streams(new: &mut Image<'_>, space: &mut Space<'_>, work: &Work<'_>) -> Resul
         coded.entry(digest(space, &place.coded)?).or_insert(place.at);
         let stream = space.images().get(place.at.0).and_then(|image| image.streams().get(place.at.1));
         if let Some(stream) = stream
-            && stream.family == Family::Deflate
+            && stream.family() == Family::Deflate
         {
             named.entry(normal(&stream.name)).or_default().push(place.at);
         }
@@ -419,7 +419,7 @@ fn streams(new: &mut Image<'_>, space: &mut Space<'_>, work: &Work<'_>) -> Resul
             continue;
         }
         let plain = stream.plain.end - stream.plain.start;
-        let (per_byte, family) = match stream.family {
+        let (per_byte, family) = match stream.family() {
             Family::Deflate => (150, Family::Deflate),
             Family::Xz => (900, Family::Xz),
             Family::Zstd => (600, Family::Zstd),

@@ -54,7 +54,7 @@ impl<'a> Space<'a> {
         let mut sides = Vec::new();
         for &(base, stream) in splits {
             let image = self.images.get_mut(base).ok_or_else(|| no_stream(base, stream))?;
-            if image.streams().get(stream).is_none_or(|found| found.family != Family::Deflate) {
+            if image.streams().get(stream).is_none_or(|found| found.family() != Family::Deflate) {
                 return Err(no_stream(base, stream));
             }
             let (parse, heads) = image.add_split(stream)?;
