@@ -9,8 +9,10 @@
 //! what does not fit into memory.
 
 mod apply;
+mod choose;
 mod coarse;
 mod code;
+mod compose;
 mod deflate;
 mod lz;
 mod medium;
@@ -28,4 +30,4 @@ pub use apply::{apply, inspect};
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
 pub use open::Limits;
 pub use patch::{Header, Method};
-pub use plan::{Base, Budget, Phase, Plan, plan};
+pub use plan::{Account, Base, Budget, Phase, Plan, plan};
