@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 
 /// Coded bytes that are compared at a time.
 const PIECE: usize = 16 * 1024;
+/// A trial that has read no more plain bytes than this has failed early.
+const EARLY: u64 = 256 * 1024;
 
 /// The encoder that makes exactly `coded_range` of `coded` from `plain_range` of `plain`.
 ///
@@ -29,13 +31,13 @@ pub(crate) fn identify(
     effort: u8,
 ) -> Result<Option<Encoder>> {
     let length = plain_range.end.saturating_sub(plain_range.start);
-    // Trials that fail late must not add up.
-    let budget = length.saturating_mul(2 + u64::from(effort)).max(1 << 20);
+    // Trials that fail late must not add up; those that fail early do not count.
+    let budget = length.saturating_mul(2 + u64::from(effort));
     let mut spent = 0;
     let trial = |encoder: Encoder, spent: &mut u64| -> Result<bool> {
         let mut ends = Compare::new(coded, coded_range.clone(), plain, plain_range.clone());
         let result = encoder.run(&mut ends);
-        *spent += ends.plain_range.start - plain_range.start;
+        *spent += (ends.plain_range.start - plain_range.start).saturating_sub(EARLY);
         if ends.differs {
             return Ok(false);
         }

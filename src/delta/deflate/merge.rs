@@ -38,6 +38,10 @@ pub(crate) fn merge(
     loop {
         let first = merge.heads.byte()?;
         let last = first & 1 == 1;
+        let odd = first & !(7 | PADDED | PADDED_END) != 0;
+        if odd || (first & PADDED != 0 && first & 6 != 0) || (first & PADDED_END != 0 && !last) {
+            return Err(unfit("a block with unknown marks"));
+        }
         merge.out.put(u32::from(first & 7), 3);
         match first >> 1 & 3 {
             0 => merge.stored(first & PADDED != 0)?,
@@ -150,8 +154,8 @@ impl Merge<'_> {
             }
             count -= 1;
             self.left = None;
-            let [length, low, high] = self.parse.three()?;
-            let distance = u16::from_le_bytes([low, high]);
+            let [length, high, low] = self.parse.three()?;
+            let distance = u16::from_be_bytes([high, low]);
             self.plain.skip(usize::from(length) + 3)?;
             let written = if distance & ODD_BIT == 0 {
                 writer.pair(&mut self.out, length, distance)

@@ -12,6 +12,8 @@ mod output;
 mod split;
 mod survey;
 mod table;
+#[cfg(test)]
+mod tests;
 mod token;
 mod tree;
 

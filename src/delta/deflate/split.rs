@@ -2,7 +2,7 @@
 //!
 //! *Parse* is one record for each match, whatever block it is in: the number of literals before it
 //! (a byte; 255 means that the rest follows as a base-128 number), its length less 3 (a byte), its
-//! distance less 1 (two bytes, least significant first; the highest bit set for 258 bytes written
+//! distance less 1 (two bytes, most significant first; the highest bit set for 258 bytes written
 //! as 227 and 31). Literals after the last match are a number alone.
 //!
 //! *Heads* is one record for each block: a byte (bit 0: last block, bits 1-2: kind, bit 3: the bits
@@ -114,8 +114,8 @@ fn tokens(input: &mut Input<'_>, tables: &Tables, parse: &mut Collected<'_>, run
         parse.run(*run);
         *run = 0;
         let odd = if length == ODD_LENGTH { ODD_BIT } else { 0 };
-        let [low, high] = ((distance - 1) as u16 | odd).to_le_bytes();
-        parse.bytes.extend_from_slice(&[length.min(258).saturating_sub(3) as u8, low, high]);
+        let [high, low] = ((distance - 1) as u16 | odd).to_be_bytes();
+        parse.bytes.extend_from_slice(&[length.min(258).saturating_sub(3) as u8, high, low]);
         parse.flush(PIECE)?;
     }
     Ok(tokens)
