@@ -69,7 +69,10 @@ impl Codec {
 
     pub(super) fn parse(tag: u8, bytes: &[u8]) -> Result<Codec> {
         match tag {
-            1 => Ok(Codec::Deflate(deflate::Encoder::parse(bytes)?)),
+            1 => match deflate::Encoder::parse(bytes)? {
+                (encoder, used) if used == bytes.len() => Ok(Codec::Deflate(encoder)),
+                _ => Err(Error::new(ErrorKind::Corrupted, "recipe: bytes after an encoder")),
+            },
             2 => Ok(Codec::Xz(xz::Params::parse(bytes)?)),
             3 => Ok(Codec::Zstd(zstd::Params::parse(bytes)?)),
             _ => Err(Error::invalid(format!("recipe: there is no codec family {tag}"))),
