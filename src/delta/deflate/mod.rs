@@ -6,17 +6,23 @@ mod header;
 mod identify;
 mod inflate;
 mod input;
+mod merge;
 mod model;
 mod output;
+mod split;
 mod survey;
 mod table;
+#[cfg(test)]
+mod tests;
 mod token;
 mod tree;
 
 pub(crate) use encoder::{Encoder, Variant, encode};
 pub(crate) use identify::identify;
 pub(crate) use inflate::inflate;
+pub(crate) use merge::merge;
 pub(crate) use model::Strategy;
+pub(crate) use split::split;
 
 use crate::error::{Error, ErrorKind};
 
