@@ -297,10 +297,21 @@ impl Run<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Which frames of the artefacts are at the edge.
+    /// Which frames of the artefacts are at the edge. An edge that was started anew does not know
+    /// which it has applied, but it knows its blobs.
     async fn positions(&self, sections: &[Section]) -> Result<BTreeMap<Digest, SectionAnswer>> {
-        let sections = sections.iter().map(|section| section.planned.artefact.digest).collect();
-        self.question(path::PACKS_HAVE, &SectionsQuestion { sections }).await.map(by_id)
+        let ids = sections.iter().map(|section| section.planned.artefact.digest).collect();
+        let mut answers = self.question(path::PACKS_HAVE, &SectionsQuestion { sections: ids }).await.map(by_id)?;
+        for section in sections.iter().filter(|section| section.sent > 0) {
+            let Some(answer) = answers.get_mut(&section.planned.artefact.digest) else { continue };
+            if answer.state == SectionState::Absent {
+                let call = Call::new(Verb::Head, path::blob(&section.want.digest));
+                if self.call(call).await?.offset == Some(section.want.size) {
+                    answer.state = SectionState::Stored;
+                }
+            }
+        }
+        Ok(answers)
     }
 
     async fn send_once(

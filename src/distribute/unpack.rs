@@ -99,16 +99,23 @@ impl Unpacking {
         Some(Working { unpacking: self.clone(), section })
     }
 
-    /// What became of an artefact, if it was applied; told once.
+    /// What became of an artefact, if it was applied. An answer may be lost on its way, so it is
+    /// kept for the next question.
     fn verdict(&self, section: &SectionId) -> Option<SectionAnswer> {
-        let mut verdicts = self.verdicts();
-        let (state, why) = match verdicts.get(section)? {
-            Verdict::Working => return Some(answer(*section, SectionState::Working, None)),
+        let (state, why) = match self.verdicts().get(section)? {
+            Verdict::Working => (SectionState::Working, None),
             Verdict::Stored => (SectionState::Stored, None),
             Verdict::Refused(why) => (SectionState::Refused, Some(why.clone())),
         };
-        verdicts.remove(section);
         Some(answer(*section, state, why))
+    }
+
+    /// A new part came: what was said of the artefact does not hold any more.
+    fn reconsider(&self, section: &SectionId) {
+        let mut verdicts = self.verdicts();
+        if matches!(verdicts.get(section), Some(Verdict::Stored | Verdict::Refused(_))) {
+            verdicts.remove(section);
+        }
     }
 }
 
@@ -225,7 +232,8 @@ impl Receiver {
     pub async fn sections(&self, ids: &[SectionId]) -> Result<PackAnswer> {
         check_count(ids.len(), SECTIONS)?;
         let mut sections = Vec::new();
-        for id in ids {
+        for (step, id) in ids.iter().enumerate() {
+            blocking::after_step(step).await;
             if let Some(judged) = self.unpacking.verdict(id) {
                 sections.push(judged);
                 continue;
@@ -305,6 +313,7 @@ impl Receiver {
                 return Err(Error::new(ErrorKind::NotFound, message));
             }
         }
+        self.unpacking.reconsider(&head.section);
         let (inbox, head) = (self.unpacking.inbox.clone(), head.clone());
         blocking::run(move || match inbox.accept(&head) {
             Ok(writer) => Ok(Some(writer)),
