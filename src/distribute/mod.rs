@@ -5,8 +5,6 @@
 //! the rest. Both are level-triggered: what should be where is recorded, every step can be
 //! repeated, and a cut at any point leaves something the next run continues.
 
-#[cfg(feature = "delta")]
-mod engine;
 mod garbage;
 #[cfg(feature = "delta")]
 mod inbox;
