@@ -29,5 +29,6 @@ mod wire;
 pub use apply::{apply, inspect};
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
 pub use open::Limits;
+pub(crate) use patch::VERSION as FORMAT;
 pub use patch::{Header, Method};
 pub use plan::{Account, Base, Budget, Phase, Plan, plan};

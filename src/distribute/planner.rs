@@ -8,19 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use futures_util::FutureExt as _;
-use futures_util::future::select_all;
-use futures_util::lock::{Mutex as Turn, OwnedMutexGuard};
+use futures_util::lock::Mutex as Turn;
 use serde::{Deserialize, Serialize};
 
-use super::engine;
 use super::medium::{FilePart, FileScratch, Spooled, digest_of, readable};
 use super::message::Method;
 use super::similar::Candidate;
+use super::slots::Slots;
 use crate::blob::{BlobInfo, BlobStore};
 use crate::blocking;
-use crate::delta::ReadAt;
 use crate::delta::pack::Descriptor;
+use crate::delta::{self, Base, Budget, FORMAT, Limits, ReadAt};
 use crate::digest::{Digest, to_hex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::{Secret, private_directory};
@@ -63,7 +61,7 @@ struct Inner {
     directory: PathBuf,
     scratch: FileScratch,
     options: PlannerOptions,
-    slots: Vec<Arc<Turn<()>>>,
+    slots: Slots,
     flights: Mutex<BTreeMap<Digest, Weak<Turn<()>>>>,
     made: AtomicU64,
     reused: AtomicU64,
@@ -101,7 +99,7 @@ impl Planner {
         private_directory(&directory)
             .map_err(|cause| Error::io(format!("making {}", directory.display()), cause))?;
         let scratch = FileScratch::open(directory.join("scratch"))?;
-        let slots = (0..options.parallel.max(1)).map(|_| Arc::default()).collect();
+        let slots = Slots::new(options.parallel);
         let (flights, made, reused) = Default::default();
         let effort = options.effort.min(9);
         Ok(Planner { inner: Arc::new(Inner { directory, scratch, options, slots, flights, made, reused }), effort })
@@ -119,13 +117,12 @@ impl Planner {
         (self.inner.made.load(Ordering::Relaxed), self.inner.reused.load(Ordering::Relaxed))
     }
 
-    /// How `target`, which is called `name`, travels to somebody who has `bases`. Bases that are not
-    /// in `blobs`, or are damaged there, are left out.
+    /// How `target` travels to somebody who has `bases`. Bases that are not in `blobs`, or are damaged
+    /// there, are left out.
     pub(super) async fn plan(
         &self,
         blobs: &dyn BlobStore,
         target: &BlobInfo,
-        name: &str,
         bases: &[Candidate],
     ) -> Result<Planned> {
         let key = self.key(target, bases);
@@ -135,7 +132,7 @@ impl Planner {
             self.inner.reused.fetch_add(1, Ordering::Relaxed);
             return Ok(planned);
         }
-        let slot = self.slot().await;
+        let slot = self.inner.slots.take().await;
         let scratch = &self.inner.scratch;
         let data = readable(blobs, &target.digest, target.size, scratch).await?.ok_or_else(|| {
             let message = format!("{} is missing from the source's own store", target.digest);
@@ -144,14 +141,14 @@ impl Planner {
         let mut opened = Vec::new();
         for base in bases {
             if let Some(data) = readable(blobs, &base.digest, base.size, scratch).await? {
-                opened.push(engine::Base { digest: base.digest, name: base.name.clone(), data });
+                opened.push(Base { digest: base.digest, data });
             }
         }
-        let (inner, target, name, effort) = (self.inner.clone(), *target, name.to_owned(), self.effort);
+        let (inner, target, effort) = (self.inner.clone(), *target, self.effort);
         blocking::run(move || {
             // Held to the end of the work, even if nobody waits for it any more.
             let (_turn, _slot) = (turn, slot);
-            inner.make(key, &target, &name, data, opened, effort)
+            inner.make(key, &target, data, opened, effort)
         })
         .await
     }
@@ -171,7 +168,7 @@ impl Planner {
     }
 
     fn key(&self, target: &BlobInfo, bases: &[Candidate]) -> Digest {
-        let mut text = format!("{VERSION} {} {} {}", engine::VERSION, self.effort, target.digest);
+        let mut text = format!("{VERSION} {} {} {}", FORMAT, self.effort, target.digest);
         for base in bases {
             text += &format!(" {}", base.digest);
         }
@@ -192,10 +189,6 @@ impl Planner {
         flight
     }
 
-    async fn slot(&self) -> OwnedMutexGuard<()> {
-        let slots = self.inner.slots.iter().map(|slot| slot.clone().lock_owned().boxed());
-        select_all(slots).await.0
-    }
 }
 
 impl Inner {
@@ -207,9 +200,8 @@ impl Inner {
         &self,
         key: Digest,
         target: &BlobInfo,
-        name: &str,
         data: Arc<dyn ReadAt>,
-        mut bases: Vec<engine::Base>,
+        mut bases: Vec<Base>,
         effort: u8,
     ) -> Result<Planned> {
         // A patch of damaged bytes would be remembered, and refused by every edge.
@@ -224,7 +216,8 @@ impl Inner {
                 false
             }
         });
-        let work = engine::plan(&data, name, &bases, self.options.memory, effort, &self.scratch)?;
+        let budget = Budget { effort, memory: self.options.memory };
+        let work = delta::plan(&data, &bases, &budget, &Limits::default(), &self.scratch, &|_| ())?;
         self.made.fetch_add(1, Ordering::Relaxed);
         let mut used = Vec::new();
         for digest in &work.bases {
@@ -235,7 +228,12 @@ impl Inner {
         }
         let artefact = Descriptor { digest: digest_of(&*work.artefact)?, size: work.artefact.size() };
         let data: Arc<dyn ReadAt> = Arc::new(Spooled(work.artefact));
-        let planned = Planned { method: work.method, artefact, bases: used, data, why: work.why, key };
+        let method = match work.method {
+            delta::Method::Whole => Method::Whole,
+            delta::Method::Compressed => Method::Compressed,
+            delta::Method::Patch => Method::Patch,
+        };
+        let planned = Planned { method, artefact, bases: used, data, why: work.why, key };
         match self.store(target, &planned) {
             // Read back, so that the spool's room is free.
             Ok(()) => Ok(self.load(&key).unwrap_or(planned)),
