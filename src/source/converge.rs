@@ -285,7 +285,8 @@ impl Source {
         progress: &ConvergeProgress,
     ) -> Result<EdgeOutcome> {
         let pinned = self.contact(&edge.name).await?.identity;
-        let desired = Desired { edge: edge.name.clone(), identity: pinned.clone(), trust, bundles, given: Vec::new() };
+        let desired =
+            Desired { edge: edge.name.clone(), identity: pinned.clone(), trust, bundles, given: Vec::new() };
         let (told, name) = (progress.clone(), edge.name.clone());
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| told(&name, event));
         let reached = async {
