@@ -1,5 +1,6 @@
 //! Deflate streams (RFC 1951): decoded, and made again bit for bit.
 
+mod chain;
 mod encoder;
 mod hash;
 mod header;

@@ -5,6 +5,7 @@
 //! enter the chains, how long a chain is followed, which of two equal matches wins, when the window
 //! slides and when a match of three bytes is too far away.
 
+use super::chain::{LONG, MIDDLE, Shortcuts, slide};
 use super::hash::Hasher;
 use super::tree::Blocks;
 use crate::error::Result;
@@ -17,6 +18,9 @@ const MIN_LOOKAHEAD: usize = MAX_MATCH + MIN_MATCH + 1;
 const TOO_FAR: usize = 4096;
 /// Twice the largest window, and what a comparison may read past it.
 const SIZE: usize = 2 * 32768 + 1024;
+
+/// The level from which on shortcuts pay.
+const SHORTCUTS_FROM: u8 = 6;
 
 /// What a level means.
 #[derive(Clone, Copy)]
@@ -82,7 +86,11 @@ pub(super) fn compress<H: Hasher>(settings: Settings, hasher: &H, ends: &mut dyn
         Strategy::Huffman => state.literals(ends)?,
         Strategy::Runs => state.runs(ends)?,
         _ if settings.level < 4 => state.fast(hasher, ends)?,
-        _ => state.slow(hasher, ends)?,
+        _ if settings.level >= SHORTCUTS_FROM && settings.window_bits == 15 => {
+            state.shortcuts = Some(Box::new(Shortcuts::new()));
+            state.slow::<H, true>(hasher, ends)?;
+        }
+        _ => state.slow::<H, false>(hasher, ends)?,
     }
     state.flush_block(true, ends)
 }
@@ -103,9 +111,11 @@ struct State {
     block: isize,
     match_start: usize,
     ended: bool,
+    /// For the levels that follow long chains, in a window of the usual size.
+    shortcuts: Option<Box<Shortcuts>>,
 }
 
-fn boxed<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
+pub(super) fn boxed<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
     let boxed = vec![T::default(); N].into_boxed_slice().try_into();
     // The length is right by construction; the other arm only spares a panic.
     boxed.unwrap_or_else(|_| Box::new([T::default(); N]))
@@ -156,6 +166,7 @@ impl State {
             block: 0,
             match_start: 0,
             ended: false,
+            shortcuts: None,
         }
     }
 
@@ -172,9 +183,11 @@ impl State {
                 self.match_start = self.match_start.saturating_sub(size);
                 self.start -= size;
                 self.block -= size as isize;
-                let slide = size as u16;
-                self.head.iter_mut().for_each(|at| *at = at.saturating_sub(slide));
-                self.previous.iter_mut().for_each(|at| *at = at.saturating_sub(slide));
+                slide(&mut self.head[..], size as u16);
+                slide(&mut self.previous[..], size as u16);
+                if let Some(shortcuts) = &mut self.shortcuts {
+                    shortcuts.slide(size);
+                }
             }
             if self.ended || self.ahead >= MIN_LOOKAHEAD {
                 return Ok(());
@@ -222,9 +235,20 @@ impl State {
         before as usize
     }
 
-    /// The longest match longer than `best` in the chain that begins at `candidate`, or `best`.
+    /// The same; where there are shortcuts, they get to know.
     #[inline(always)]
-    fn longest(&mut self, candidate: usize, previous_length: usize) -> usize {
+    fn insert_ranked<H: Hasher, const SHORT: bool>(&mut self, hasher: &H, at: usize) -> usize {
+        let before = self.insert(hasher, at);
+        if SHORT && let Some(shortcuts) = &mut self.shortcuts {
+            shortcuts.rank(at, before);
+        }
+        before
+    }
+
+    /// The longest match longer than `previous_length` in the chain that begins at `candidate`; at
+    /// `cap` it is known that there is no longer one.
+    #[inline(always)]
+    fn longest(&mut self, candidate: usize, previous_length: usize, cap: usize) -> usize {
         let window = &*self.window;
         let start = self.start;
         let mut candidate = candidate as u16;
@@ -232,7 +256,7 @@ impl State {
         if previous_length >= self.tuning.good {
             chain >>= 2;
         }
-        let nice = self.tuning.nice.min(self.ahead);
+        let nice = self.tuning.nice.min(self.ahead).min(cap);
         let limit = start.saturating_sub(self.max_distance()) as u16;
         let mask = (self.size - 1) as u16 & 0x7fff;
         let mut best = previous_length;
@@ -264,6 +288,74 @@ impl State {
         best.min(self.ahead)
     }
 
+    /// What [`longest`](Self::longest) finds, by shortcuts; only far from the end of the input.
+    #[inline(always)]
+    fn longest_ahead(&mut self, candidate: usize, previous_length: usize) -> usize {
+        let Some(shortcuts) = &mut self.shortcuts else {
+            return self.longest(candidate, previous_length, MAX_MATCH);
+        };
+        let window = &*self.window;
+        let start = self.start;
+        for at in shortcuts.next..=start {
+            let word = word64(window, at);
+            shortcuts.long.insert(word, at);
+            shortcuts.middle.insert(word, at);
+        }
+        shortcuts.next = start + 1;
+        let mut most = self.tuning.chain;
+        if previous_length >= self.tuning.good {
+            most >>= 2;
+        }
+        let limit = start.saturating_sub(self.size - MIN_LOOKAHEAD) as u16;
+        // Only the first candidate may be as far away as it gets.
+        let within = |candidate: u16, steps: usize| {
+            steps <= most && (candidate > limit || (candidate == limit && candidate != 0 && steps == 1))
+        };
+        for (chain, least, cap) in [(&shortcuts.long, LONG, MAX_MATCH), (&shortcuts.middle, MIDDLE, LONG - 1)]
+        {
+            if previous_length >= cap {
+                return previous_length;
+            }
+            let floor = previous_length.max(least - 1);
+            let mut best = floor;
+            let mut wanted = word32(window, start + best - 3);
+            let mut candidate = chain.before(start as u16);
+            let mut seen = 0;
+            while candidate >= limit && candidate != 0 {
+                let at = candidate as usize;
+                if word32(window, at + best - 3) == wanted {
+                    let length = common(window, start, at);
+                    if length > best {
+                        if !within(candidate, shortcuts.steps(start, candidate)) {
+                            break;
+                        }
+                        self.match_start = at;
+                        best = length;
+                        if length >= self.tuning.nice || length >= cap {
+                            return best;
+                        }
+                        wanted = word32(window, start + best - 3);
+                    }
+                }
+                seen += 1;
+                if seen > most
+                    && word32(window, at) == word32(window, start)
+                    && shortcuts.steps(start, candidate) > most
+                {
+                    break;
+                }
+                candidate = chain.before(candidate);
+            }
+            if best > floor {
+                return best;
+            }
+        }
+        if previous_length >= MIDDLE - 1 {
+            return previous_length;
+        }
+        self.longest(candidate, previous_length, MIDDLE - 1)
+    }
+
     /// Levels 1 to 3: the first match that is found is taken.
     fn fast<H: Hasher>(&mut self, hasher: &H, ends: &mut dyn Ends) -> Result<()> {
         loop {
@@ -279,7 +371,7 @@ impl State {
             }
             let mut length = MIN_MATCH - 1;
             if candidate != 0 && self.start - candidate <= self.max_distance() {
-                length = self.longest(candidate, MIN_MATCH - 1);
+                length = self.longest(candidate, MIN_MATCH - 1, MAX_MATCH);
             }
             let full;
             if length >= MIN_MATCH {
@@ -303,7 +395,7 @@ impl State {
     }
 
     /// Levels 4 to 9: a match is taken only if the next position has no better one.
-    fn slow<H: Hasher>(&mut self, hasher: &H, ends: &mut dyn Ends) -> Result<()> {
+    fn slow<H: Hasher, const SHORT: bool>(&mut self, hasher: &H, ends: &mut dyn Ends) -> Result<()> {
         let mut length = MIN_MATCH - 1;
         let mut pending = false;
         loop {
@@ -315,7 +407,7 @@ impl State {
             }
             let mut candidate = 0;
             if self.ahead >= MIN_MATCH {
-                candidate = self.insert(hasher, self.start);
+                candidate = self.insert_ranked::<H, SHORT>(hasher, self.start);
             }
             let previous_length = length;
             let previous_match = self.match_start;
@@ -324,7 +416,11 @@ impl State {
                 && previous_length < self.tuning.lazy
                 && self.start - candidate <= self.max_distance()
             {
-                length = self.longest(candidate, previous_length);
+                length = if SHORT && self.ahead >= MIN_LOOKAHEAD {
+                    self.longest_ahead(candidate, previous_length)
+                } else {
+                    self.longest(candidate, previous_length, MAX_MATCH)
+                };
                 if length <= 5
                     && (self.strategy == Strategy::Filtered
                         || (length == MIN_MATCH && self.start - self.match_start > TOO_FAR))
@@ -339,7 +435,7 @@ impl State {
                 self.ahead -= previous_length - 1;
                 let end = self.start + previous_length - 1;
                 for at in self.start + 1..end.min(most + 1) {
-                    self.insert(hasher, at);
+                    self.insert_ranked::<H, SHORT>(hasher, at);
                 }
                 self.start = end;
                 pending = false;
