@@ -17,7 +17,7 @@ pub(super) struct Chain {
 impl Chain {
     /// A chain of the strings that begin with the same `bytes` (at most 8) bytes.
     pub(super) fn new(bytes: u32) -> Chain {
-        Chain { head: super::model::boxed(), previous: super::model::boxed(), shift: 64 - 8 * bytes }
+        Chain { head: super::window::boxed(), previous: super::window::boxed(), shift: 64 - 8 * bytes }
     }
 
     /// Adds the string that begins with `word` at `at`.
@@ -67,7 +67,7 @@ impl Shortcuts {
         Shortcuts {
             long: Chain::new(LONG as u32),
             middle: Chain::new(MIDDLE as u32),
-            ranks: super::model::boxed(),
+            ranks: super::window::boxed(),
             next: 0,
         }
     }

@@ -8,17 +8,14 @@
 use super::chain::{LONG, MIDDLE, Shortcuts, slide};
 use super::hash::Hasher;
 use super::tree::Blocks;
+use super::window::{MAX_MATCH, Window, boxed, common, word32, word64};
 use crate::error::Result;
 
 const MIN_MATCH: usize = 3;
-const MAX_MATCH: usize = 258;
 /// Fewer bytes ahead than this, and the window is filled up.
 const MIN_LOOKAHEAD: usize = MAX_MATCH + MIN_MATCH + 1;
 /// A match of three bytes from farther away is not worth it.
 const TOO_FAR: usize = 4096;
-/// Twice the largest window, and what a comparison may read past it.
-const SIZE: usize = 2 * 32768 + 1024;
-
 /// The level from which on shortcuts pay.
 const SHORTCUTS_FROM: u8 = 6;
 
@@ -96,7 +93,7 @@ pub(super) fn compress<H: Hasher>(settings: Settings, hasher: &H, ends: &mut dyn
 }
 
 struct State {
-    window: Box<[u8; SIZE]>,
+    window: Window,
     /// The position before with the same hash, by position.
     previous: Box<[u16; 32768]>,
     /// The last position with a hash; 0 is none.
@@ -113,39 +110,6 @@ struct State {
     ended: bool,
     /// For the levels that follow long chains, in a window of the usual size.
     shortcuts: Option<Box<Shortcuts>>,
-}
-
-pub(super) fn boxed<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
-    let boxed = vec![T::default(); N].into_boxed_slice().try_into();
-    // The length is right by construction; the other arm only spares a panic.
-    boxed.unwrap_or_else(|_| Box::new([T::default(); N]))
-}
-
-#[inline(always)]
-fn word32(window: &[u8; SIZE], at: usize) -> u32 {
-    match window.get(at..at + 4) {
-        Some(bytes) => u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-        None => 0,
-    }
-}
-
-#[inline(always)]
-fn word64(window: &[u8; SIZE], at: usize) -> u64 {
-    super::input::word(window, at)
-}
-
-/// How many bytes at `a` and `b` agree, up to the longest match.
-#[inline(always)]
-fn common(window: &[u8; SIZE], a: usize, b: usize) -> usize {
-    let mut length = 0;
-    while length < MAX_MATCH {
-        let differ = word64(window, a + length) ^ word64(window, b + length);
-        if differ != 0 {
-            return (length + (differ.trailing_zeros() / 8) as usize).min(MAX_MATCH);
-        }
-        length += 8;
-    }
-    MAX_MATCH
 }
 
 impl State {
