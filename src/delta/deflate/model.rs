@@ -18,6 +18,8 @@ const MIN_LOOKAHEAD: usize = MAX_MATCH + MIN_MATCH + 1;
 const TOO_FAR: usize = 4096;
 /// The level from which on shortcuts pay.
 const SHORTCUTS_FROM: u8 = 6;
+/// The number of plain bytes from which on they do.
+const SHORTCUTS_PAY: usize = 16 * 1024;
 
 /// What a level means.
 #[derive(Clone, Copy)]
@@ -79,11 +81,13 @@ pub(super) trait Ends {
 /// Compresses all that `ends` has.
 pub(super) fn compress<H: Hasher>(settings: Settings, hasher: &H, ends: &mut dyn Ends) -> Result<()> {
     let mut state = State::new(settings);
+    state.fill(ends)?;
+    let long = !state.ended || state.ahead >= SHORTCUTS_PAY;
     match settings.strategy {
         Strategy::Huffman => state.literals(ends)?,
         Strategy::Runs => state.runs(ends)?,
         _ if settings.level < 4 => state.fast(hasher, ends)?,
-        _ if settings.level >= SHORTCUTS_FROM && settings.window_bits == 15 => {
+        _ if long && settings.level >= SHORTCUTS_FROM && settings.window_bits == 15 => {
             state.shortcuts = Some(Box::new(Shortcuts::new()));
             state.slow::<H, true>(hasher, ends)?;
         }
