@@ -1,6 +1,8 @@
 //! What has to hold for any bytes, for the fuzzer.
 
-use super::{Encoder, Strategy, Variant, encode, inflate, merge, split};
+use super::encoder::Variant;
+use super::model::Strategy;
+use super::{Encoder, encode, inflate, merge, split};
 use crate::error::Result;
 
 /// Plain bytes that a judged stream may have.

@@ -21,13 +21,14 @@ mod token;
 mod tree;
 mod window;
 
-pub(crate) use encoder::{Encoder, Variant, encode};
+#[cfg(test)]
+pub(crate) use encoder::Variant;
+pub(crate) use encoder::{Encoder, encode};
 pub(crate) use identify::identify;
 pub(crate) use inflate::inflate;
 #[cfg(feature = "testing")]
 pub use judge::judge;
 pub(crate) use merge::merge;
-pub(crate) use model::Strategy;
 pub(crate) use split::split;
 
 use crate::error::{Error, ErrorKind};
