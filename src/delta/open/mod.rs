@@ -11,7 +11,6 @@ mod fold;
 mod image;
 mod recipe;
 mod scan;
-mod standin;
 
 pub(crate) use codec::{Codec, identify};
 pub(crate) use image::{Image, Kind, Leaf, Stream};
