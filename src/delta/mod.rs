@@ -8,9 +8,11 @@
 //! Nothing here does I/O of its own: callers bring [`ReadAt`] for blobs and a [`Scratch`] for
 //! what does not fit into memory.
 
-pub(crate) mod deflate;
+mod deflate;
 mod medium;
 mod open;
 mod wire;
 
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
+#[cfg(feature = "testing")]
+pub use open::{refold, reopen};

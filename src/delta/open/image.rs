@@ -73,12 +73,6 @@ pub(crate) struct Leaf {
     pub(crate) stream: Option<usize>,
 }
 
-impl Leaf {
-    fn goes_on_in(&self, part: &Part) -> bool {
-        self.range.end == part.range.start && self.kind == part.kind && self.name == part.name
-    }
-}
-
 /// A piece of a layer. The parts of a layer tile it.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
@@ -153,24 +147,25 @@ impl<'a> Image<'a> {
         self.sides.get(stream).cloned().flatten()
     }
 
-    /// The leaves in the order of folding: `opened[i]` says whether stream `i` is opened. One in
-    /// a closed stream is not seen at all.
+    /// The leaves in the order of the image: `opened[i]` says whether stream `i` is opened. One
+    /// in a closed stream is not seen at all.
     pub(crate) fn leaves(&self, opened: &[bool]) -> Vec<Leaf> {
         let mut leaves = Vec::new();
         self.walk(&|stream| opened.get(stream).copied().unwrap_or(false), &mut |step| {
             if let Step::Raw(part, stream) = step {
-                // A member that goes on in the next stream is one leaf.
-                if let Some(last) = leaves.last_mut().filter(|last: &&mut Leaf| last.goes_on_in(part)) {
-                    last.range.end = part.range.end;
-                    return;
-                }
-                leaves.push(Leaf {
-                    range: part.range.clone(),
-                    name: part.name.clone(),
-                    kind: part.kind,
-                    stream,
-                });
+                let Part { range, name, kind, .. } = part.clone();
+                leaves.push(Leaf { range, name, kind, stream });
             }
+        });
+        leaves.sort_by_key(|leaf| leaf.range.start);
+        // A member that goes on in the next stream is one leaf.
+        leaves.dedup_by(|next: &mut Leaf, last| {
+            let goes_on =
+                last.range.end == next.range.start && last.kind == next.kind && last.name == next.name;
+            if goes_on {
+                last.range.end = next.range.end;
+            }
+            goes_on
         });
         leaves
     }
