@@ -4,12 +4,14 @@
 //! this file and runs the checked-in seeds without a fuzzer, can tell that they reach both sides.
 
 mod deflate;
+mod delta;
 mod document;
 mod json;
 mod openpgp;
 mod text;
 
 pub use deflate::deflate;
+pub use delta::{open, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
 pub use openpgp::{FIXTURES, openpgp};
@@ -31,4 +33,6 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("query", query),
     ("pattern", pattern),
     ("deflate", deflate),
+    ("open", open),
+    ("recipe", recipe),
 ];

@@ -39,3 +39,5 @@ pub use plan::{Account, Base, Budget, Phase, Plan, plan};
 
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "testing")]
+pub use open::{refold, reopen};
