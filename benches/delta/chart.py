@@ -71,7 +71,8 @@ def _pair(body, row, y):
         if value is not None:
             at = _x(value)
             body.append(
-                f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top - 3}" y2="{top + BAR + 2}" stroke="{ink}" stroke-width="2"/>'
+                f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{top - 3}" y2="{top + BAR + 2}" '
+                f'stroke="{ink}" stroke-width="2"/>'
             )
     return max(y, top + 26) + SPACE
 

@@ -97,11 +97,11 @@ def _client(command, directory, what):
     if done.returncode:
         words = (done.stderr or done.stdout).strip().splitlines()
         told = [line for line in words if "rror" in line or line.startswith("E:")] or words or ["nothing"]
-        raise Unavailable(f"{what}: {command[0]} says: {told[-1][:200]}")
+        raise Unavailable(f"{what}: {command[0]} says: {told[0][:200]}")
 
 
 def _npm(package, version, directory):
-    _client(["npm", "pack", "--silent", f"{package}@{version}"], directory, f"{package} {version}")
+    _client(["npm", "pack", "--loglevel=error", f"{package}@{version}"], directory, f"{package} {version}")
 
 
 def _pip(package, version, directory):

@@ -70,15 +70,12 @@ class _Server:
                 kind, head = "application/octet-stream", None
                 if len(ranges) == 1:
                     first, last = ranges[0]
-                    head = f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
+                    head = _content_range(data, first, last)
                     data = data[first : last + 1]
                 elif ranges:
                     kind = "multipart/byteranges; boundary=next"
-                    data = b"".join(
-                        f"\r\n--next\r\nContent-Range: bytes {first}-{min(last, len(data) - 1)}/{len(data)}\r\n\r\n".encode()
-                        + data[first : last + 1]
-                        for first, last in ranges
-                    ) + b"\r\n--next--\r\n"
+                    parts = [_part(data, first, last) for first, last in ranges]
+                    data = b"".join(parts) + b"\r\n--next--\r\n"
                 self.send_response(206 if ranges else 200)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(data)))
@@ -101,6 +98,15 @@ class _Server:
     def __exit__(self, *_):
         self.server.shutdown()
         self.server.server_close()
+
+
+def _part(data, first, last):
+    head = f"\r\n--next\r\nContent-Range: {_content_range(data, first, last)}\r\n\r\n"
+    return head.encode() + data[first : last + 1]
+
+
+def _content_range(data, first, last):
+    return f"bytes {first}-{min(last, len(data) - 1)}/{len(data)}"
 
 
 def casync(size):

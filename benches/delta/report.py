@@ -145,7 +145,8 @@ def _mean(rows, complete):
         verdict = "met" if mean <= MEAN[1] else "goal missed" if mean <= MEAN[0] else "must missed"
         part = "" if complete else f" (of {count} pairs that ran)"
         lines.append(f"Geometric mean{part}: {mean:.2f} % (must {MEAN[0]:g}, goal {MEAN[1]:g}): {verdict}")
-    for title, names in (("rsync, zsync and chunks", peers.TRANSFERS), ("xdelta3, bsdiff and zstd-patch", peers.PATCHES)):
+    groups = [("rsync, zsync and chunks", peers.TRANSFERS), ("xdelta3, bsdiff and zstd-patch", peers.PATCHES)]
+    for title, names in groups:
         shares = [best(row, names) for row in rows if row["pair"].listed]
         if shares and None not in shares:
             value = math.exp(sum(map(math.log, shares)) / len(shares))
@@ -184,7 +185,8 @@ def _costs(rows):
 
 def _slow_as_published(rows):
     """Says what the other reading of the figure for applying would say."""
-    slow = [row["pair"].name for row in rows if _ours(row) and _speed(row["full"], _ours(row)["apply"]) < APPLY_SPEED[0]]
+    ours = [row for row in rows if _ours(row)]
+    slow = [row["pair"].name for row in ours if _speed(row["full"], _ours(row)["apply"]) < APPLY_SPEED[0]]
     words = f"Applying is held against plain bytes; below {APPLY_SPEED[0]:g} MB/s of bytes as published: "
     return words + (", ".join(slow) or "none")
 
