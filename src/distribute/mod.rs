@@ -6,11 +6,16 @@
 //! repeated, and a cut at any point leaves something the next run continues.
 
 mod garbage;
+#[cfg(feature = "delta")]
+mod inbox;
 mod message;
 mod receive;
 mod send;
+mod similar;
 
 pub use garbage::{GarbageReport, ScrubReport};
+#[cfg(feature = "delta")]
+pub use inbox::{Inbox, PartWriter, Position};
 pub use message::{BundleAnswer, OfferAnswer, StatusAnswer, TrustAnswer, UploadAnswer, Want, path};
 pub use receive::Receiver;
 pub use send::{BundleOffer, Desired, Event, Events, Options, Outcome, PlannedBlob, Proof, converge};

@@ -114,6 +114,7 @@ impl Receiver {
             stale: trust.is_some_and(|trust| trust.expires <= now),
             time: now,
             protocol: 1,
+            accepts: Default::default(),
         })
     }
 
