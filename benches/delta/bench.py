@@ -124,8 +124,8 @@ def distedge(program, pair, old, new, asked, out):
         return {
             "bytes": patch.stat().st_size,
             "method": told.get("method", "?"),
-            "plain": told.get("plain"),
-            "phases": told.get("phases", {}),
+            "account": told.get("account") or {},
+            "phases": told.get("cpu_seconds") or {},
             "plan": planning,
             "apply": applying,
         }

@@ -12,6 +12,13 @@ PLAN_CPU = 5.0
 PLAN_ANON = 1 << 30
 APPLY_SPEED = (30.0, 100.0)
 APPLY_ANON = 512 * MIB
+# What a phase of planning works on, of the account that the program gives; the other phases work on the new file.
+WORKS_ON = {
+    "match": ("copied_bytes", "code_bytes", "new_bytes"),
+    "code": ("code_bytes",),
+    "windows": ("new_bytes",),
+    "verify": ("copied_bytes", "code_bytes", "new_bytes"),
+}
 
 
 def everything(rows, skipped, complete):
@@ -24,6 +31,8 @@ def everything(rows, skipped, complete):
             parts += [f"{title}: cost", _costs(block)]
         parts.append(_slow_as_published(rows))
         parts += ["Processor seconds by phase of planning", _phases(rows)]
+        made = "What the patches are made of: streams and bytes of the opened file, bytes of the patch"
+        parts += [made, _accounts(rows)]
         parts += ["Bars, logarithmic from 0.1 % to 100 %", _bars(rows)]
     if skipped:
         parts += ["Skipped", "\n".join(f"  {pair.name}: {why}" for pair, why in skipped)]
@@ -104,12 +113,17 @@ def _cost_checks(row):
         checks.append(("must", f"planning {plan['anon'] // MIB} MiB anonymous, must {PLAN_ANON // MIB}"))
     if apply["anon"] > APPLY_ANON:
         checks.append(("must", f"applying {apply['anon'] // MIB} MiB anonymous, must {APPLY_ANON // MIB}"))
-    speed = _speed(ours["plain"] or row["full"], apply)
+    speed = _speed(_plain(row) or row["full"], apply)
     if row["full"] > 1e6 and speed < APPLY_SPEED[0]:
         checks.append(("must", f"applying {speed:.0f} MB/s, must {APPLY_SPEED[0]:g}"))
     elif row["full"] > 1e6 and speed < APPLY_SPEED[1]:
         checks.append(("goal", f"applying {speed:.0f} MB/s, goal {APPLY_SPEED[1]:g}"))
     return checks
+
+
+def _plain(row):
+    """Bytes of the new file with its compressed streams opened, where the program tells them."""
+    return sum(_ours(row)["account"].get(name, 0) for name in WORKS_ON["match"])
 
 
 def _speed(count, cost):
@@ -163,7 +177,7 @@ def _costs(rows):
         ours = _ours(row)
         if not ours:
             continue
-        plain, plan, apply = ours["plain"], ours["plan"], ours["apply"]
+        plain, plan, apply = _plain(row), ours["plan"], ours["apply"]
         table.append(
             [
                 row["pair"].name,
@@ -192,31 +206,36 @@ def _slow_as_published(rows):
 
 
 def _phases(rows):
-    """What planning spent where, from the program's own account: seconds, and MB/s where it tells bytes."""
-    told = [(row, _ours(row)["phases"]) for row in rows if _ours(row) and _ours(row)["phases"]]
-    names = list(dict.fromkeys(name for _, phases in told for name in phases))
+    """What planning spent where, by the program's own clock, and per MB of what the phase worked on."""
+    told = [row for row in rows if _ours(row) and _ours(row)["phases"]]
+    names = list(dict.fromkeys(name for row in told for name in _ours(row)["phases"]))
     if not names:
         return "  the program told none"
-    table = [["pair", *names]]
-    total = {name: [0.0, 0] for name in names}
-    for row, phases in told:
-        cells = [row["pair"].name]
+    table, seconds, worked = [["pair", *names]], dict.fromkeys(names, 0.0), dict.fromkeys(names, 0)
+    for row in told:
+        ours, cells = _ours(row), [row["pair"].name]
         for name in names:
-            seconds, count = _phase(phases.get(name, 0))
-            total[name][0] += seconds
-            total[name][1] += count
-            cells.append(f"{seconds:.2f}" if seconds or count else "-")
+            spent = ours["phases"].get(name)
+            if spent is not None:
+                seconds[name] += spent
+                fields = WORKS_ON.get(name)
+                worked[name] += sum(ours["account"].get(field, 0) for field in fields) if fields else row["full"]
+            cells.append("-" if spent is None else f"{spent:.2f}")
         table.append(cells)
-    table.append(["all", *(f"{seconds:.2f}" for seconds, _ in total.values())])
-    table.append(["CPU s per MB", *(f"{s / (n / 1e6):.3f}" if n else "-" for s, n in total.values())])
+    table.append(["all", *(f"{seconds[name]:.2f}" for name in names)])
+    per_mb = [f"{seconds[name] / (worked[name] / 1e6):.3f}" if worked[name] else "-" for name in names]
+    table.append(["per MB worked on", *per_mb])
     return _columns(table, left={0})
 
 
-def _phase(told):
-    """A phase is told as seconds, or as {"cpu": seconds, "bytes": bytes worked on}."""
-    if isinstance(told, dict):
-        return float(told.get("cpu", 0)), int(told.get("bytes", 0))
-    return float(told), 0
+def _accounts(rows):
+    told = [row for row in rows if _ours(row) and _ours(row)["account"]]
+    names = list(dict.fromkeys(name for row in told for name in _ours(row)["account"]))
+    if not names:
+        return "  the program told nothing"
+    table = [["pair", *(name.replace("_", " ") for name in names)]]
+    table += [[row["pair"].name, *(str(_ours(row)["account"].get(name, "-")) for name in names)] for row in told]
+    return _columns(table, left={0})
 
 
 def _bars(rows):
