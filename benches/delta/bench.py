@@ -29,7 +29,7 @@ def main():
     pairs = fetch.read_pairs(HERE / "pairs.tsv")
     by_name = {pair.name: pair for pair in pairs}
     chosen = choose(pairs, by_name, asked)
-    program = None if asked.peers_only else build(asked.program)
+    program = None if asked.peers_only or asked.download else build(asked.program)
 
     rows, skipped = [], []
     for pair in chosen:
