@@ -44,6 +44,11 @@ fn changed(old: &[u8], seed: u64, length: usize) -> Vec<u8> {
     new
 }
 
+/// Copies and quick compression are enough for what is tested here.
+fn quick() -> PlannerOptions {
+    PlannerOptions { effort: 0, ..PlannerOptions::default() }
+}
+
 struct Plans {
     directory: tempfile::TempDir,
     planner: Planner,
@@ -51,7 +56,7 @@ struct Plans {
 
 impl Plans {
     fn new() -> Plans {
-        Plans::with(PlannerOptions::default())
+        Plans::with(quick())
     }
 
     fn with(options: PlannerOptions) -> Plans {
@@ -324,7 +329,7 @@ async fn a_restart_of_either_side_goes_on_inside_the_artefact() {
     assert_eq!(edge.get("/files/shop/1.1/app-1.1.tar").await.0, StatusCode::NOT_FOUND);
     drop((edge, wire));
     let edge = start().await;
-    scene.plans.planner = Planner::open(scene.plans.directory.path(), PlannerOptions::default()).unwrap();
+    scene.plans.planner = Planner::open(scene.plans.directory.path(), quick()).unwrap();
     let outcome = scene.run("e1", &edge.transport()).await.unwrap();
     assert!(outcome.failed.is_empty() && outcome.fell_back.is_empty(), "{outcome:?}");
     assert_eq!(scene.plans.planner.counts(), (0, 1), "the plan was remembered");
@@ -361,7 +366,7 @@ async fn remembered_plans_may_be_damaged_deleted_and_are_bounded() {
     assert_eq!(sent[1..4], [sent[0]; 3]);
 
     // Room for one artefact: the older one makes way.
-    let plans = Plans::with(PlannerOptions { cache: 8000, ..PlannerOptions::default() });
+    let plans = Plans::with(PlannerOptions { cache: 8000, ..quick() });
     let (mut house, edge) = (House::new(&["e1"]), TestEdge::new("e1").await);
     let old = noise(1, OLD_SIZE);
     house.release("shop", "1.0", 1, &[("app-1.0.bin", &old)]).await;
