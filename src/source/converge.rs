@@ -400,7 +400,12 @@ impl Source {
             let Some(record) = self.bundle(&receipt.bundle, &receipt.version).await? else { continue };
             if record.digest == receipt.payload && record.withdrawn.is_none() {
                 let envelope = self.envelope(&record.name, &record.version).await?;
-                given.push(BundleOffer { name: record.name, version: record.version, digest: record.digest, envelope });
+                given.push(BundleOffer {
+                    name: record.name,
+                    version: record.version,
+                    digest: record.digest,
+                    envelope,
+                });
             }
         }
         Ok(given)

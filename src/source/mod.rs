@@ -200,7 +200,9 @@ impl Source {
             ));
         }
         let source = Source::open_over(Ports::embedded(directory)?).await;
-        source.and_then(|source| source.remembering(directory)).map_err(|error| error.context(directory.display()))
+        source
+            .and_then(|source| source.remembering(directory))
+            .map_err(|error| error.context(directory.display()))
     }
 
     #[cfg(all(feature = "redb", feature = "delta"))]

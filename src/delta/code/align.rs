@@ -186,7 +186,11 @@ pub(super) fn align(old: &[u8], new: &[u8]) -> Vec<Equivalence> {
             let mut tried = 0;
             let shortest = length - length / 4;
             for step in 0..CANDIDATES {
-                let there = if step % 2 == 0 { position.wrapping_add(step / 2) } else { position.wrapping_sub(step / 2 + 1) };
+                let there = if step % 2 == 0 {
+                    position.wrapping_add(step / 2)
+                } else {
+                    position.wrapping_sub(step / 2 + 1)
+                };
                 let Some(&place) = index.order.get(there) else { continue };
                 let place = place as usize;
                 if step > 0 && common(&old[place..], &new[at..new.len().min(at + shortest)]) < shortest {
@@ -194,7 +198,13 @@ pub(super) fn align(old: &[u8], new: &[u8]) -> Vec<Equivalence> {
                 }
                 tried += 1;
                 let near = (place as i64 - at as i64 - diagonal).abs();
-                let cost = if near <= SHIFT { NEAR } else if near < 4096 { FAR - 4 } else { FAR };
+                let cost = if near <= SHIFT {
+                    NEAR
+                } else if near < 4096 {
+                    FAR - 4
+                } else {
+                    FAR
+                };
                 offer(place, cost, 512);
             }
             let _ = tried;

@@ -64,14 +64,24 @@ pub(super) fn code_layout<C: Coder>(coder: &mut C, shared: &mut Shared, layout: 
     if segments > 64 || ranges > 4096 {
         return Err(damaged("a patch names more parts of an executable than there can be"));
     }
-    let base = u64::from(n.code(coder, 1, layout.base as u32)) | u64::from(n.code(coder, 1, (layout.base >> 32) as u32)) << 32;
+    let base = u64::from(n.code(coder, 1, layout.base as u32))
+        | u64::from(n.code(coder, 1, (layout.base >> 32) as u32)) << 32;
     let mut parts = Vec::new();
     let mut end = 0u32;
     let mut shift = 0u32;
     for index in 0..segments as usize {
-        let s = layout.segments.get(index).copied().unwrap_or(Segment { offset: 0, address: 0, length: 0, memory: 0 });
+        let s = layout.segments.get(index).copied().unwrap_or(Segment {
+            offset: 0,
+            address: 0,
+            length: 0,
+            memory: 0,
+        });
         let offset = end.wrapping_add(n.code(coder, 2, s.offset.wrapping_sub(end)));
-        let address = offset.wrapping_add(shift).wrapping_add(n.code(coder, 2, s.address.wrapping_sub(s.offset).wrapping_sub(shift)));
+        let address = offset.wrapping_add(shift).wrapping_add(n.code(
+            coder,
+            2,
+            s.address.wrapping_sub(s.offset).wrapping_sub(shift),
+        ));
         shift = address.wrapping_sub(offset);
         let length = n.code(coder, 3, s.length);
         let memory = length.wrapping_add(n.code(coder, 3, s.memory.wrapping_sub(s.length)));
@@ -148,9 +158,19 @@ pub(super) struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
-    pub(super) fn new(old: &'a [u8], sites: &'a Sites, layout: &'a Layout, list: &[Equivalence]) -> Member<'a> {
+    pub(super) fn new(
+        old: &'a [u8],
+        sites: &'a Sites,
+        layout: &'a Layout,
+        list: &[Equivalence],
+    ) -> Member<'a> {
         let map = Map::new(&sites.layout, layout, list);
-        Member { old, projector: Projector { old: sites, new: layout, map }, tracker: Tracker::default(), hits: 0 }
+        Member {
+            old,
+            projector: Projector { old: sites, new: layout, map },
+            tracker: Tracker::default(),
+            hits: 0,
+        }
     }
 
     /// Codes all bytes of the member. When encoding `new` holds them, when decoding it receives them.
@@ -165,11 +185,9 @@ impl<'a> Member<'a> {
         let mut end = 0usize;
         let mut guess = Vec::new();
         let mut runs = Vec::new();
-        for equivalence in list.iter().copied().chain([Equivalence {
-            new: new.len() as u32,
-            old: 0,
-            length: 0,
-        }]) {
+        for equivalence in
+            list.iter().copied().chain([Equivalence { new: new.len() as u32, old: 0, length: 0 }])
+        {
             let start = equivalence.new as usize;
             shared.stats[0] += start - end;
             for at in end..start {
@@ -298,7 +316,8 @@ impl<'a> Member<'a> {
                     if to <= guess.len() {
                         wrong = false;
                         if !encoding {
-                            if let Some((value, origin)) = self.projector.predict(site, (place + here) as u32) {
+                            if let Some((value, origin)) = self.projector.predict(site, (place + here) as u32)
+                            {
                                 guess[here..to].copy_from_slice(&value.to_le_bytes()[..to - here]);
                                 open = Some((to, site, origin));
                             }
@@ -307,7 +326,9 @@ impl<'a> Member<'a> {
                     next += 1;
                 }
                 let field = match next.checked_sub(1).and_then(|index| sites.get(index)) {
-                    Some(site) if (site.end() as usize) > source + here && site.at() as usize <= source + here => {
+                    Some(site)
+                        if (site.end() as usize) > source + here && site.at() as usize <= source + here =>
+                    {
                         (1 + (source + here - site.at() as usize) as u32 & 7) | u32::from(wrong) << 3
                     }
                     _ => 0,

@@ -65,7 +65,10 @@ impl Encoder {
         if needed > self.memory {
             return Err(Error::new(
                 ErrorKind::TooLarge,
-                format!("patching this binary takes {needed} bytes of memory, and {} are allowed", self.memory),
+                format!(
+                    "patching this binary takes {needed} bytes of memory, and {} are allowed",
+                    self.memory
+                ),
             ));
         }
         let sites = Sites::find(old);

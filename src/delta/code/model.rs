@@ -46,7 +46,9 @@ const UNKNOWN: u32 = 1 << 31;
 
 #[inline]
 fn hash(a: u32, b: u32, c: u32) -> u32 {
-    let h = a.wrapping_mul(0x2f0b_4c47) ^ b.wrapping_mul(0x9e37_79b1).rotate_left(13) ^ c.wrapping_mul(0x85eb_ca6b).rotate_left(7);
+    let h = a.wrapping_mul(0x2f0b_4c47)
+        ^ b.wrapping_mul(0x9e37_79b1).rotate_left(13)
+        ^ c.wrapping_mul(0x85eb_ca6b).rotate_left(7);
     let h = (h ^ h >> 16).wrapping_mul(0x7feb_352d);
     h ^ h >> 15
 }
@@ -96,7 +98,9 @@ impl Model {
             by_match: Mixer::new(64 * 8 * 2, 1 << 14),
             by_part: Mixer::new(32 * 256, 1 << 14),
             echo: vec![UNKNOWN; 64 * 8],
-            refine: (0..1024 * 33).map(|index| (super::mixer::squash((index % 33 - 16) * 128) * 16) as u16).collect(),
+            refine: (0..1024 * 33)
+                .map(|index| (super::mixer::squash((index % 33 - 16) * 128) * 16) as u16)
+                .collect(),
             flags: vec![UNKNOWN; FLAGS << FLAG_BITS],
             flag_mix: Mixer::new(256, 1 << 15),
             flag_part: Mixer::new(32 * 16, 1 << 15),

@@ -203,14 +203,7 @@ impl Sites {
 }
 
 /// Reads code from front to end, one instruction after the other.
-fn sweep(
-    bytes: &[u8],
-    from: u32,
-    to: u32,
-    layout: &Layout,
-    sites: &mut Vec<Site>,
-    starts: &mut Vec<u32>,
-) {
+fn sweep(bytes: &[u8], from: u32, to: u32, layout: &Layout, sites: &mut Vec<Site>, starts: &mut Vec<u32>) {
     let Some(code) = bytes.get(from as usize..to as usize) else { return };
     let Some(origin) = layout.address(from) else { return };
     let mut at = 0usize;
@@ -250,7 +243,9 @@ fn jump_tables(
     let code: Vec<(u32, u32)> = layout
         .code
         .iter()
-        .filter_map(|&(from, to)| Some((layout.address(from)?, layout.address(from)?.checked_add(to - from)?)))
+        .filter_map(|&(from, to)| {
+            Some((layout.address(from)?, layout.address(from)?.checked_add(to - from)?))
+        })
         .collect();
     let is_code = |address: u32| code.iter().any(|&(from, to)| address >= from && address < to);
     starts.sort_unstable();

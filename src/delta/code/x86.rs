@@ -303,26 +303,26 @@ mod tests {
     #[test]
     fn lengths_and_fields() {
         let cases: &[(&[u8], u8, u8)] = &[
-            (&[0x55], 1, 0),                                                       // push rbp
-            (&[0x48, 0x89, 0xe5], 3, 0),                                           // mov rbp, rsp
-            (&[0xe8, 1, 2, 3, 4], 5, 1),                                           // call
-            (&[0x0f, 0x84, 1, 2, 3, 4], 6, 2),                                     // je
-            (&[0x48, 0x8d, 0x05, 1, 2, 3, 4], 7, 3),                               // lea rax, [rip+x]
-            (&[0x48, 0x8b, 0x84, 0x24, 1, 2, 3, 4], 8, 0),                         // mov rax, [rsp+x]
-            (&[0xc7, 0x05, 1, 2, 3, 4, 5, 6, 7, 8], 10, 2),                        // mov dword [rip+x], imm32
-            (&[0x66, 0xc7, 0x05, 1, 2, 3, 4, 5, 6], 9, 3),                         // mov word [rip+x], imm16
-            (&[0x80, 0x3d, 1, 2, 3, 4, 5], 7, 2),                                  // cmp byte [rip+x], imm8
-            (&[0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8], 10, 0),                        // movabs
-            (&[0xf6, 0xc1, 0x01], 3, 0),                                           // test cl, 1
-            (&[0xf7, 0xd8], 2, 0),                                                 // neg eax
-            (&[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0], 8, 0),                            // nop
-            (&[0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0], 10, 0),               // nop
-            (&[0xc5, 0xf9, 0x6f, 0x05, 1, 2, 3, 4], 8, 4),                         // vmovdqa xmm0, [rip+x]
-            (&[0xc4, 0xe3, 0x7d, 0x39, 0xc1, 0x01], 6, 0),                         // vextracti128
-            (&[0x62, 0xf1, 0x7c, 0x48, 0x10, 0x05, 1, 2, 3, 4], 10, 6),            // vmovups zmm0, [rip+x]
-            (&[0x66, 0x0f, 0x3a, 0x0f, 0xc1, 0x08], 6, 0),                         // palignr
-            (&[0xeb, 0x10], 2, 0),                                                 // jmp short
-            (&[0xf3, 0x0f, 0x1e, 0xfa], 4, 0),                                     // endbr64
+            (&[0x55], 1, 0),                                            // push rbp
+            (&[0x48, 0x89, 0xe5], 3, 0),                                // mov rbp, rsp
+            (&[0xe8, 1, 2, 3, 4], 5, 1),                                // call
+            (&[0x0f, 0x84, 1, 2, 3, 4], 6, 2),                          // je
+            (&[0x48, 0x8d, 0x05, 1, 2, 3, 4], 7, 3),                    // lea rax, [rip+x]
+            (&[0x48, 0x8b, 0x84, 0x24, 1, 2, 3, 4], 8, 0),              // mov rax, [rsp+x]
+            (&[0xc7, 0x05, 1, 2, 3, 4, 5, 6, 7, 8], 10, 2),             // mov dword [rip+x], imm32
+            (&[0x66, 0xc7, 0x05, 1, 2, 3, 4, 5, 6], 9, 3),              // mov word [rip+x], imm16
+            (&[0x80, 0x3d, 1, 2, 3, 4, 5], 7, 2),                       // cmp byte [rip+x], imm8
+            (&[0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8], 10, 0),             // movabs
+            (&[0xf6, 0xc1, 0x01], 3, 0),                                // test cl, 1
+            (&[0xf7, 0xd8], 2, 0),                                      // neg eax
+            (&[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0], 8, 0),                 // nop
+            (&[0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0], 10, 0),    // nop
+            (&[0xc5, 0xf9, 0x6f, 0x05, 1, 2, 3, 4], 8, 4),              // vmovdqa xmm0, [rip+x]
+            (&[0xc4, 0xe3, 0x7d, 0x39, 0xc1, 0x01], 6, 0),              // vextracti128
+            (&[0x62, 0xf1, 0x7c, 0x48, 0x10, 0x05, 1, 2, 3, 4], 10, 6), // vmovups zmm0, [rip+x]
+            (&[0x66, 0x0f, 0x3a, 0x0f, 0xc1, 0x08], 6, 0),              // palignr
+            (&[0xeb, 0x10], 2, 0),                                      // jmp short
+            (&[0xf3, 0x0f, 0x1e, 0xfa], 4, 0),                          // endbr64
             (&[0x06], 1, 0),
         ];
         for (code, length, field) in cases {
