@@ -9,8 +9,10 @@
 //! what does not fit into memory.
 
 mod apply;
+mod choose;
 mod coarse;
 mod code;
+mod compose;
 mod deflate;
 mod lz;
 mod medium;
@@ -29,4 +31,7 @@ pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
 pub use open::Limits;
 pub(crate) use patch::VERSION as FORMAT;
 pub use patch::{Header, Method};
-pub use plan::{Base, Budget, Phase, Plan, plan};
+pub use plan::{Account, Base, Budget, Phase, Plan, plan};
+
+#[cfg(test)]
+mod tests;

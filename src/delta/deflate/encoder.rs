@@ -54,6 +54,8 @@ pub(crate) enum Variant {
     Chromium,
     /// Chromium's with CRC-32C: node before that.
     ChromiumCrc,
+    /// GNU gzip: its memory level is 9.
+    Gzip,
 }
 
 /// An encoder and its settings: all that its output depends on.
@@ -67,7 +69,7 @@ pub(crate) enum Encoder {
     ZlibRs { level: u8 },
 }
 
-const VARIANTS: [Variant; 3] = [Variant::Stock, Variant::Chromium, Variant::ChromiumCrc];
+const VARIANTS: [Variant; 4] = [Variant::Stock, Variant::Chromium, Variant::ChromiumCrc, Variant::Gzip];
 const STRATEGIES: [Strategy; 5] =
     [Strategy::Default, Strategy::Filtered, Strategy::Huffman, Strategy::Runs, Strategy::Fixed];
 const MINIZ: u8 = 8;
@@ -123,9 +125,11 @@ impl Encoder {
     pub(super) fn run(self, ends: &mut dyn Ends) -> Result<()> {
         match self {
             Encoder::Zlib { variant, level, memory, window_bits, strategy } => {
-                let settings = Settings { level, memory, window_bits, strategy };
+                let early = variant == Variant::Gzip;
+                let settings = Settings { level, memory, window_bits, strategy, early };
                 match variant {
                     Variant::Stock => model::compress(settings, &Rolling::new(memory), ends),
+                    Variant::Gzip => model::compress(settings, &Rolling::new(memory.min(8)), ends),
                     Variant::Chromium => model::compress(settings, &Multiplied::new(memory), ends),
                     Variant::ChromiumCrc => model::compress(settings, &Castagnoli::new(memory, level), ends),
                 }

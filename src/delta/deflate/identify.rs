@@ -10,6 +10,8 @@ use crate::error::{Error, Result};
 
 /// Coded bytes that are compared at a time.
 const PIECE: usize = 16 * 1024;
+/// A trial that has read no more plain bytes than this has failed early.
+const EARLY: u64 = 256 * 1024;
 
 /// The encoder that makes exactly `coded_range` of `coded` from `plain_range` of `plain`.
 ///
@@ -29,13 +31,13 @@ pub(crate) fn identify(
     effort: u8,
 ) -> Result<Option<Encoder>> {
     let length = plain_range.end.saturating_sub(plain_range.start);
-    // Trials that fail late must not add up.
-    let budget = length.saturating_mul(2 + u64::from(effort)).max(1 << 20);
+    // Trials that fail late must not add up; those that fail early do not count.
+    let budget = length.saturating_mul(2 + u64::from(effort));
     let mut spent = 0;
     let trial = |encoder: Encoder, spent: &mut u64| -> Result<bool> {
         let mut ends = Compare::new(coded, coded_range.clone(), plain, plain_range.clone());
         let result = encoder.run(&mut ends);
-        *spent += ends.plain_range.start - plain_range.start;
+        *spent += (ends.plain_range.start - plain_range.start).saturating_sub(EARLY);
         if ends.differs {
             return Ok(false);
         }
@@ -61,63 +63,54 @@ pub(crate) fn identify(
     Ok(None)
 }
 
+/// Levels, the likeliest first.
+const LEVELS: [u8; 9] = [6, 9, 1, 5, 4, 7, 8, 3, 2];
+
 /// What may have made such a stream, the likeliest first.
 fn candidates(survey: &Survey, effort: u8) -> Vec<Encoder> {
+    use Variant::{Chromium, ChromiumCrc, Gzip, Stock};
+    // How many tokens fill a block tells zlib's memory level; a last block tells nothing.
+    let memory = survey.tokens.map(|tokens| (1..=9u8).find(|&memory| tokens == (1 << (memory + 6)) - 1));
+    let early = survey.tokens.is_none_or(|tokens| tokens == (1 << 15) - 1 || tokens & 0xfff == 0);
+    let small = matches!(memory, None | Some(Some(8)));
+    let miniz = matches!(memory, None | Some(None));
     let mut list = Vec::new();
-    // One block says nothing about when a block is full.
-    let memories: &[u8] = match survey.memory {
-        Some(0) => &[],
-        Some(1) => &[1],
-        Some(2) => &[2],
-        Some(3) => &[3],
-        Some(4) => &[4],
-        Some(5) => &[5],
-        Some(6) => &[6],
-        Some(7) => &[7],
-        Some(8) => &[8],
-        Some(_) => &[9],
-        None if effort >= 5 => &[8, 9],
-        None => &[8],
+    let zlib = |variant, level, memory, window_bits| {
+        let strategy = Strategy::Default;
+        Encoder::Zlib { variant, level, memory, window_bits, strategy }
     };
-    let levels: &[u8] = if effort < 3 { &[6, 9] } else { &[6, 9, 1, 5, 4, 7, 8, 3, 2] };
-    let variants: &[Variant] = match effort {
-        0..=2 => &[Variant::Stock, Variant::Chromium],
-        _ => &[Variant::Stock, Variant::Chromium, Variant::ChromiumCrc],
-    };
-    let mut zlib = |levels: &[u8], window_bits: u8| {
-        for &memory in memories {
-            for &level in levels {
-                for &variant in variants {
-                    let strategy = Strategy::Default;
-                    list.push(Encoder::Zlib { variant, level, memory, window_bits, strategy });
-                }
-            }
+    let family = |list: &mut Vec<Encoder>, levels: &[u8], variants: &[Variant], window_bits: u8| {
+        for &variant in variants {
+            let memory = match (variant, memory) {
+                (Gzip, _) if early => 9,
+                (Gzip, _) | (_, Some(None)) => continue,
+                (_, None) => 8,
+                (_, Some(Some(memory))) => memory,
+            };
+            list.extend(levels.iter().map(|&level| zlib(variant, level, memory, window_bits)));
         }
     };
-    zlib(&levels[..2], 15);
-    zlib(&levels[2..], 15);
-    if effort >= 7 && survey.window_bits < 15 {
-        zlib(levels, survey.window_bits);
-    }
-    let likely = 2 * variants.len() * memories.len();
-    let mut libraries = Vec::new();
-    if matches!(survey.memory, None | Some(8)) {
-        libraries.extend([9, 6].map(|level| Encoder::ZlibRs { level }));
-    }
-    if survey.memory.is_none_or(|memory| memory == 0) {
-        libraries.extend([6, 9].map(|level| Encoder::Miniz { level }));
-    }
-    let likely = likely.min(list.len());
-    let rest = list.split_off(likely);
-    list.extend(libraries);
-    list.extend(rest);
+    let libraries = |list: &mut Vec<Encoder>, levels: &[u8]| {
+        if small {
+            list.extend(levels.iter().filter(|&&level| level < 10).map(|&level| Encoder::ZlibRs { level }));
+        }
+        if miniz {
+            list.extend(levels.iter().map(|&level| Encoder::Miniz { level }));
+        }
+    };
+    family(&mut list, &LEVELS[..2], &[Stock, Gzip, Chromium], 15);
+    libraries(&mut list, &LEVELS[..2]);
     if effort >= 3 {
-        if matches!(survey.memory, None | Some(8)) {
-            list.extend([1, 2, 3, 4, 5, 7, 8].map(|level| Encoder::ZlibRs { level }));
-        }
-        if survey.memory.is_none_or(|memory| memory == 0) {
-            list.extend([1, 2, 3, 4, 5, 7, 8, 10].map(|level| Encoder::Miniz { level }));
-        }
+        family(&mut list, &LEVELS[..2], &[ChromiumCrc], 15);
+        family(&mut list, &LEVELS[2..], &[Stock, Gzip, Chromium, ChromiumCrc], 15);
+        libraries(&mut list, &LEVELS[2..]);
+        libraries(&mut list, &[10]);
+    }
+    if effort >= 5 && memory.is_none() {
+        list.extend([6, 9].map(|level| zlib(Stock, level, 9, 15)));
+    }
+    if effort >= 7 && survey.window_bits < 15 {
+        family(&mut list, &LEVELS, &[Stock, Chromium], survey.window_bits);
     }
     list
 }

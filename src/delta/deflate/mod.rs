@@ -6,17 +6,23 @@ mod header;
 mod identify;
 mod inflate;
 mod input;
+mod merge;
 mod model;
 mod output;
+mod split;
 mod survey;
 mod table;
+#[cfg(test)]
+mod tests;
 mod token;
 mod tree;
 
 pub(crate) use encoder::{Encoder, Variant, encode};
 pub(crate) use identify::identify;
 pub(crate) use inflate::inflate;
+pub(crate) use merge::merge;
 pub(crate) use model::Strategy;
+pub(crate) use split::split;
 
 use crate::error::{Error, ErrorKind};
 
@@ -37,21 +43,4 @@ fn broken(what: &'static str) -> Error {
 #[cold]
 fn truncated() -> Error {
     Error::new(ErrorKind::Invalid, "the deflate stream ends too early")
-}
-
-pub(crate) fn split(
-    _: &dyn super::ReadAt,
-    _: std::ops::Range<u64>,
-    _: &mut dyn super::Spool,
-    _: &mut dyn super::Spool,
-) -> crate::error::Result<()> {
-    Err(crate::error::Error::invalid("later"))
-}
-pub(crate) fn merge(
-    _: &mut dyn std::io::Read,
-    _: &mut dyn std::io::Read,
-    _: &mut dyn std::io::Read,
-    _: &mut dyn std::io::Write,
-) -> crate::error::Result<u64> {
-    Err(crate::error::Error::invalid("later"))
 }

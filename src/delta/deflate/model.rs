@@ -64,6 +64,8 @@ pub(super) struct Settings {
     /// 9 to 15.
     pub(super) window_bits: u8,
     pub(super) strategy: Strategy,
+    /// A block may end early if the matches save much, as in GNU gzip.
+    pub(super) early: bool,
 }
 
 /// A source of plain bytes and where coded ones go.
@@ -139,6 +141,8 @@ fn common(window: &[u8; SIZE], a: usize, b: usize) -> usize {
 impl State {
     fn new(settings: Settings) -> State {
         let room = (1 << (settings.memory.clamp(1, 9) + 6)) - 1;
+        let fixed = settings.strategy == Strategy::Fixed;
+        let early = settings.early && settings.level > 2;
         State {
             window: boxed(),
             previous: boxed(),
@@ -146,7 +150,7 @@ impl State {
             size: 1 << settings.window_bits.clamp(9, 15),
             tuning: TUNING[settings.level.min(9) as usize],
             strategy: settings.strategy,
-            blocks: Blocks::new(room, settings.strategy == Strategy::Fixed),
+            blocks: Blocks::new(room, fixed, early),
             start: 0,
             ahead: 0,
             block: 0,
@@ -162,7 +166,7 @@ impl State {
     /// Fills the window up, which slides by half when its upper half is used up.
     fn fill(&mut self, ends: &mut dyn Ends) -> Result<()> {
         let size = self.size;
-        while self.ahead < MIN_LOOKAHEAD && !self.ended {
+        loop {
             if self.start >= size + self.max_distance() {
                 self.window.copy_within(size..2 * size, 0);
                 self.match_start = self.match_start.saturating_sub(size);
@@ -172,12 +176,14 @@ impl State {
                 self.head.iter_mut().for_each(|at| *at = at.saturating_sub(slide));
                 self.previous.iter_mut().for_each(|at| *at = at.saturating_sub(slide));
             }
+            if self.ended || self.ahead >= MIN_LOOKAHEAD {
+                return Ok(());
+            }
             let from = self.start + self.ahead;
             let read = ends.read(&mut self.window[from..2 * size])?;
             self.ahead += read;
             self.ended = from + read < 2 * size;
         }
-        Ok(())
     }
 
     fn flush_block(&mut self, last: bool, ends: &mut dyn Ends) -> Result<()> {
@@ -187,6 +193,23 @@ impl State {
         ends.write(&self.blocks.out.bytes)?;
         self.blocks.out.bytes.clear();
         Ok(())
+    }
+
+    /// Adds a literal; true if the block ends here.
+    #[inline(always)]
+    fn literal(&mut self, at: usize) -> bool {
+        self.blocks.literal(self.window[at]) && self.is_full()
+    }
+
+    /// Adds a match; true if the block ends here.
+    #[inline(always)]
+    fn pair(&mut self, length: usize, distance: usize) -> bool {
+        self.blocks.pair((length - MIN_MATCH) as u8, (distance - 1) as u16) && self.is_full()
+    }
+
+    #[cold]
+    fn is_full(&self) -> bool {
+        self.blocks.is_full() || self.blocks.is_worth_ending((self.start as isize - self.block) as u64)
     }
 
     /// Puts the string at `at` into its chain and gives the one before it.
@@ -260,7 +283,7 @@ impl State {
             }
             let full;
             if length >= MIN_MATCH {
-                full = self.blocks.pair((length - 3) as u8, (self.start - self.match_start - 1) as u16);
+                full = self.pair(length, self.start - self.match_start);
                 self.ahead -= length;
                 if length <= self.tuning.lazy && self.ahead >= MIN_MATCH {
                     for at in self.start + 1..self.start + length {
@@ -269,7 +292,7 @@ impl State {
                 }
                 self.start += length;
             } else {
-                full = self.blocks.literal(self.window[self.start]);
+                full = self.literal(self.start);
                 self.ahead -= 1;
                 self.start += 1;
             }
@@ -310,9 +333,9 @@ impl State {
                 }
             }
             if previous_length >= MIN_MATCH && length <= previous_length {
-                let most = self.start + self.ahead - MIN_MATCH;
+                let most = (self.start + self.ahead).saturating_sub(MIN_MATCH);
                 let distance = self.start - 1 - previous_match;
-                let full = self.blocks.pair((previous_length - 3) as u8, (distance - 1) as u16);
+                let full = self.pair(previous_length, distance);
                 self.ahead -= previous_length - 1;
                 let end = self.start + previous_length - 1;
                 for at in self.start + 1..end.min(most + 1) {
@@ -326,7 +349,7 @@ impl State {
                 }
                 continue;
             }
-            if pending && self.blocks.literal(self.window[self.start - 1]) {
+            if pending && self.literal(self.start - 1) {
                 self.flush_block(false, ends)?;
             }
             pending = true;
@@ -335,7 +358,7 @@ impl State {
         }
         if pending {
             // The end flushes this block, full or not.
-            self.blocks.literal(self.window[self.start - 1]);
+            self.literal(self.start - 1);
         }
         Ok(())
     }
@@ -349,7 +372,7 @@ impl State {
                     return Ok(());
                 }
             }
-            let full = self.blocks.literal(self.window[self.start]);
+            let full = self.literal(self.start);
             self.ahead -= 1;
             self.start += 1;
             if full {
@@ -374,11 +397,11 @@ impl State {
             let full = if length >= MIN_MATCH {
                 self.ahead -= length;
                 self.start += length;
-                self.blocks.pair((length - 3) as u8, 0)
+                self.pair(length, 1)
             } else {
                 self.ahead -= 1;
                 self.start += 1;
-                self.blocks.literal(self.window[self.start - 1])
+                self.literal(self.start - 1)
             };
             if full {
                 self.flush_block(false, ends)?;

@@ -15,9 +15,8 @@ const MOST: u32 = 40_000;
 
 /// What the first block shows.
 pub(super) struct Survey {
-    /// zlib's memory level by the number of tokens: 0 if it is none of them, `None` if the first
-    /// block is stored or the last one.
-    pub(super) memory: Option<u8>,
+    /// Its tokens; `None` if it is stored or the last block.
+    pub(super) tokens: Option<u32>,
     /// The smallest window of zlib's in which the distances fit.
     pub(super) window_bits: u8,
 }
@@ -31,7 +30,7 @@ pub(super) fn survey(coded: &dyn ReadAt, range: Range<u64>) -> Result<Survey> {
     let mut tables = Tables::new();
     let (last, kind) = tables.read(&mut input)?;
     if let Kind::Stored { .. } = kind {
-        return Ok(Survey { memory: None, window_bits: 15 });
+        return Ok(Survey { tokens: None, window_bits: 15 });
     }
     let (mut tokens, mut farthest) = (0, 0);
     while tokens < MOST {
@@ -39,9 +38,8 @@ pub(super) fn survey(coded: &dyn ReadAt, range: Range<u64>) -> Result<Survey> {
         tokens += 1;
         farthest = farthest.max(distance);
     }
-    let memory = (1..=9u8).find(|&memory| tokens == (1 << (memory + 6)) - 1);
     let window_bits = (9..15u8).find(|&bits| farthest + 262 <= 1 << bits).unwrap_or(15);
-    Ok(Survey { memory: if last { None } else { memory.or(Some(0)) }, window_bits })
+    Ok(Survey { tokens: (!last).then_some(tokens), window_bits })
 }
 
 /// The next token: a length and a distance, or a literal and 0; `None` at the block's end.

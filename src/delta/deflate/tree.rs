@@ -148,8 +148,9 @@ impl<const N: usize> Tree<N> {
             self.lengths[node] = length as u8;
             let extra = (shape.extra)(node);
             cost.own += i64::from(frequency[node]) * (length as i64 + i64::from(extra));
-            let fixed = shape.fixed.get(node).copied().unwrap_or(0);
-            cost.fixed += i64::from(frequency[node]) * (i64::from(fixed) + i64::from(extra));
+            if let Some(&fixed) = shape.fixed.get(node) {
+                cost.fixed += i64::from(frequency[node]) * (i64::from(fixed) + i64::from(extra));
+            }
         }
         if overflow == 0 {
             return;
@@ -188,6 +189,8 @@ pub(super) struct Blocks {
     tokens: Vec<u32>,
     /// As many tokens end a block.
     room: usize,
+    /// After every so many tokens the block may end early: a mask of their number.
+    early: usize,
     literals: Tree<LITERALS>,
     distances: Tree<DISTANCES>,
     small: Tree<19>,
@@ -196,13 +199,14 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    pub(super) fn new(room: usize, always_fixed: bool) -> Blocks {
+    pub(super) fn new(room: usize, always_fixed: bool, early: bool) -> Blocks {
         let mut literals = Tree::new();
         literals.frequencies[END] = 1;
         Blocks {
             out: Output::new(),
             tokens: Vec::with_capacity(room),
             room,
+            early: if early { 0xfff } else { usize::MAX },
             literals,
             distances: Tree::new(),
             small: Tree::new(),
@@ -211,25 +215,34 @@ impl Blocks {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
+    pub(super) fn is_full(&self) -> bool {
+        self.tokens.len() >= self.room
     }
 
-    /// Adds a literal; true if the block is full.
+    /// Whether the block, which stands for `plain` bytes, saves so much that GNU gzip ends it.
+    pub(super) fn is_worth_ending(&self, plain: u64) -> bool {
+        let tokens = self.tokens.len() as u64;
+        let matches: u64 = self.distances.frequencies.iter().map(|&count| u64::from(count)).sum();
+        let extra = self.distances.frequencies.iter().zip(&DISTANCE_EXTRA);
+        let bits: u64 = extra.map(|(&count, &extra)| u64::from(count) * (5 + u64::from(extra))).sum();
+        tokens & self.early as u64 == 0 && matches < tokens / 2 && (tokens * 8 + bits) >> 3 < plain / 2
+    }
+
+    /// Adds a literal; true if it may be time to end the block.
     #[inline(always)]
     pub(super) fn literal(&mut self, byte: u8) -> bool {
         self.tokens.push(u32::from(byte));
         self.literals.frequencies[byte as usize] += 1;
-        self.tokens.len() >= self.room
+        self.tokens.len() >= self.room || self.tokens.len() & self.early == 0
     }
 
-    /// Adds a match of a length less 3 and a distance less 1; true if the block is full.
+    /// Adds a match of a length less 3 and a distance less 1; true if it may be time to end the block.
     #[inline(always)]
     pub(super) fn pair(&mut self, length: u8, distance: u16) -> bool {
         self.tokens.push(1 << 31 | u32::from(distance) << 8 | u32::from(length));
         self.literals.frequencies[(END + 1 + token::length_code(length)).min(LITERALS - 1)] += 1;
         self.distances.frequencies[token::distance_code(distance).min(DISTANCES - 1)] += 1;
-        self.tokens.len() >= self.room
+        self.tokens.len() >= self.room || self.tokens.len() & self.early == 0
     }
 
     /// Writes the block; `plain` is what it stands for, if that is still at hand.

@@ -9,7 +9,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use super::recipe::Recipe;
-use crate::delta::deflate;
 use crate::delta::medium::ReadAt;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -145,7 +144,7 @@ impl How<'_> {
         match self {
             How::Codec(codec, length) => codec.encode(plain, length, out)?,
             How::Merge(mut parse, mut heads) => {
-                deflate::merge(plain, &mut parse, &mut heads, out)?;
+                super::standin::merge(plain, &mut parse, &mut heads, out)?;
                 if parse.left() + heads.left() > 0 {
                     return Err(unused());
                 }

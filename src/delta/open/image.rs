@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::Family;
 use super::codec::Chain;
-use crate::delta::deflate;
 use crate::delta::medium::{ReadAt, Scratch, Spool};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -200,7 +199,7 @@ impl<'a> Image<'a> {
         let mut parse_spool = self.take_spool(parses)?;
         let mut heads_spool = self.take_spool(heads)?;
         let (parse_start, heads_start) = (parse_spool.size(), heads_spool.size());
-        let split = deflate::split(self, coded, &mut *parse_spool, &mut *heads_spool);
+        let split = super::standin::split(self, coded, &mut *parse_spool, &mut *heads_spool);
         let parse_len = parse_spool.size() - parse_start;
         let heads_len = heads_spool.size() - heads_start;
         self.put_spool(parses, parse_spool);

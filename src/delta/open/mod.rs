@@ -11,6 +11,7 @@ mod fold;
 mod image;
 mod recipe;
 mod scan;
+mod standin;
 
 pub(crate) use codec::{Codec, identify};
 pub(crate) use image::{Image, Kind, Leaf, Stream};

@@ -71,7 +71,7 @@ impl Codec {
         match tag {
             1 => match deflate::Encoder::parse(bytes)? {
                 (encoder, used) if used == bytes.len() => Ok(Codec::Deflate(encoder)),
-                _ => Err(Error::invalid("recipe: there are bytes after the settings of an encoder")),
+                _ => Err(Error::new(ErrorKind::Corrupted, "recipe: bytes after an encoder")),
             },
             2 => Ok(Codec::Xz(xz::Params::parse(bytes)?)),
             3 => Ok(Codec::Zstd(zstd::Params::parse(bytes)?)),

@@ -173,14 +173,11 @@ pub(super) fn identify(
         4..=5 => 10,
         _ => LEVELS.len(),
     };
-    // Content of a block or less is not cut into jobs.
-    let jobs: &[bool] = if plain.size() <= PREFIX { &[false] } else { &[false, true] };
     for level in LEVELS.iter().take(levels) {
-        for jobs in jobs {
-            let params = Params { level: *level, window_log: 0, sized, checksum, jobs: *jobs, long: false };
-            if !candidates.contains(&params) {
-                candidates.push(params);
-            }
+        let plain = Params { level: *level, window_log: 0, sized, checksum, jobs: false, long: false };
+        candidates.push(plain);
+        if window_log == LONG {
+            candidates.push(Params { window_log, long: true, ..plain });
         }
     }
     for params in candidates {
@@ -188,33 +185,29 @@ pub(super) fn identify(
             return Ok(Some(found));
         }
     }
-    if window_log == LONG {
-        for level in LEVELS.iter().take(levels) {
-            let params = Params { level: *level, window_log, sized, checksum, jobs: false, long: true };
-            if let Some(found) = attempt(params, coded, plain, memory)? {
-                return Ok(Some(found));
-            }
-        }
-    }
     Ok(None)
 }
 
-/// Tries one encoder on the beginning and then on the whole.
+/// Tries one encoder on the beginning and then on the whole, in one and in jobs.
 fn attempt(params: Params, coded: &dyn ReadAt, plain: &dyn ReadAt, memory: u64) -> Result<Option<Params>> {
-    if params.memory() > memory {
+    let size = plain.size();
+    let run = |params: Params, length: u64, whole: bool| -> Result<bool> {
+        let mut check = Checked::new(coded);
+        let ran = params.run(&mut Source::new(plain, 0..length), Some(size), &mut check, whole);
+        let right = check.judge(ran)?;
+        Ok(if whole { right == Some(coded.size()) } else { right.is_some() })
+    };
+    let fits = |params: &Params| params.memory() <= memory;
+    let single = Params { jobs: false, ..params };
+    if !fits(&single) || size > 2 * PREFIX && !run(single, PREFIX, false)? {
         return Ok(None);
     }
-    let size = plain.size();
-    if size > 2 * PREFIX && !params.jobs {
-        let mut check = Checked::new(coded);
-        let ran = params.run(&mut Source::new(plain, 0..PREFIX), Some(size), &mut check, false);
-        if check.judge(ran)?.is_none() {
-            return Ok(None);
-        }
+    if !params.jobs && run(single, size, true)? {
+        return Ok(Some(single));
     }
-    let mut check = Checked::new(coded);
-    let ran = params.run(&mut Source::new(plain, 0..size), Some(size), &mut check, true);
-    Ok((check.judge(ran)? == Some(coded.size())).then_some(params))
+    // Content of half a megabyte is not cut into jobs.
+    let jobs = Params { jobs: true, ..params };
+    Ok((size > PREFIX && fits(&jobs) && run(jobs, size, true)?).then_some(jobs))
 }
 
 #[cold]
