@@ -19,6 +19,7 @@ use distedge::meta::MemoryStore;
 use distedge::transport::{Answer, Call, CallBody, Transport};
 use futures_util::StreamExt as _;
 use http::StatusCode;
+use proptest::prelude::*;
 
 use crate::support::{FixedClock, House, LoopTransport, NOW, TOKEN, TestEdge, identity, name};
 
@@ -44,6 +45,11 @@ fn changed(old: &[u8], seed: u64, length: usize) -> Vec<u8> {
     new
 }
 
+/// Copies and quick compression are enough for what is tested here.
+fn quick() -> PlannerOptions {
+    PlannerOptions { effort: 0, ..PlannerOptions::default() }
+}
+
 struct Plans {
     directory: tempfile::TempDir,
     planner: Planner,
@@ -51,7 +57,7 @@ struct Plans {
 
 impl Plans {
     fn new() -> Plans {
-        Plans::with(PlannerOptions::default())
+        Plans::with(quick())
     }
 
     fn with(options: PlannerOptions) -> Plans {
@@ -326,7 +332,7 @@ async fn a_restart_of_either_side_goes_on_inside_the_artefact() {
     assert_eq!(edge.get("/files/shop/1.1/app-1.1.tar").await.0, StatusCode::NOT_FOUND);
     drop((edge, wire));
     let edge = start().await;
-    scene.plans.planner = Planner::open(scene.plans.directory.path(), PlannerOptions::default()).unwrap();
+    scene.plans.planner = Planner::open(scene.plans.directory.path(), quick()).unwrap();
     let outcome = scene.run("e1", &edge.transport()).await.unwrap();
     assert!(outcome.failed.is_empty() && outcome.fell_back.is_empty(), "{outcome:?}");
     assert_eq!(scene.plans.planner.counts(), (0, 1), "the plan was remembered");
@@ -363,7 +369,7 @@ async fn remembered_plans_may_be_damaged_deleted_and_are_bounded() {
     assert_eq!(sent[1..4], [sent[0]; 3]);
 
     // Room for one artefact: the older one makes way.
-    let plans = Plans::with(PlannerOptions { cache: 8000, ..PlannerOptions::default() });
+    let plans = Plans::with(PlannerOptions { cache: 8000, ..quick() });
     let (mut house, edge) = (House::new(&["e1"]), TestEdge::new("e1").await);
     let old = noise(1, OLD_SIZE);
     house.release("shop", "1.0", 1, &[("app-1.0.bin", &old)]).await;
@@ -552,8 +558,8 @@ async fn a_link_keeps_its_rate_and_its_hours() {
 
 #[tokio::test]
 async fn many_small_files_share_packs() {
-    let edge = TestEdge::new("e1").await;
-    let (mut house, plans) = (House::new(&["e1"]), Plans::new());
+    let edges = [TestEdge::new("e1").await, TestEdge::new("e2").await];
+    let (mut house, plans) = (House::new(&["e1", "e2"]), Plans::new());
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for version in 0..2 {
         let release: BTreeMap<String, Vec<u8>> = (0..100)
@@ -562,34 +568,83 @@ async fn many_small_files_share_packs() {
         let list: Vec<(&str, &[u8])> =
             release.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
         house.release("doc", &format!("1.{version}"), version + 1, &list).await;
-        let desired = house.desired("e1");
-        let calls = Arc::new(AtomicU64::new(0));
-        let wire = Counting { wire: edge.transport(), packs: calls.clone() };
-        let events: Events = Arc::new(|_| {});
-        let outcome = converge(&wire, &house.blobs, &desired, plans.options(), &events).await.unwrap();
-        assert!(outcome.failed.is_empty() && outcome.fell_back.is_empty(), "{outcome:?}");
-        if version == 1 {
-            assert_eq!(outcome.methods[&Method::Patch].blobs, 100);
-            assert!(outcome.sent_bytes < outcome.whole_bytes / 8, "{outcome:?}");
-            assert!(calls.load(Ordering::Relaxed) < 50, "{calls:?} packs");
-        }
         files.extend(release);
+        // By the second edge everything is planned: what waits for the line goes together.
+        for (edge, name) in edges.iter().zip(["e1", "e2"]) {
+            let desired = house.desired(name);
+            let calls = Arc::new(AtomicU64::new(0));
+            let wire = Slow { wire: edge.transport(), packs: calls.clone() };
+            let events: Events = Arc::new(|_| {});
+            let outcome = converge(&wire, &house.blobs, &desired, plans.options(), &events).await.unwrap();
+            assert!(outcome.failed.is_empty() && outcome.fell_back.is_empty(), "{outcome:?}");
+            if version == 1 {
+                assert_eq!(outcome.methods[&Method::Patch].blobs, 100);
+                assert!(outcome.sent_bytes < outcome.whole_bytes / 8, "{outcome:?}");
+                assert!(name == "e1" || calls.load(Ordering::Relaxed) < 50, "{calls:?} packs");
+            }
+        }
     }
     for (path, bytes) in files {
-        assert!(edge.get(&format!("/files/{path}")).await.1 == bytes, "{path}");
+        assert!(edges[1].get(&format!("/files/{path}")).await.1 == bytes, "{path}");
     }
 }
 
+/// A line on which each pack takes a moment.
 #[derive(Debug)]
-struct Counting {
+struct Slow {
     wire: LoopTransport,
     packs: Arc<AtomicU64>,
 }
 
 #[async_trait]
-impl Transport for Counting {
+impl Transport for Slow {
     async fn call(&self, call: Call) -> Result<Answer> {
-        self.packs.fetch_add(u64::from(call.path == "/api/v1/packs"), Ordering::Relaxed);
+        if call.path == "/api/v1/packs" {
+            self.packs.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        }
         self.wire.call(call).await
+    }
+}
+
+/// What changed between two versions of something.
+fn edited(old: &[u8], edits: &[(usize, usize, u64, usize)]) -> Vec<u8> {
+    let mut new = old.to_vec();
+    for (at, length, seed, more) in edits {
+        let at = at % (new.len() + 1);
+        let end = (at + length).min(new.len());
+        new.splice(at..end, noise(*seed, *more));
+    }
+    new
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    /// Whatever changed and wherever the line is cut, the edge has the new version, byte for byte.
+    #[test]
+    fn any_change_and_any_cuts_give_the_new_version(
+        length in 0..60_000_usize,
+        edits in proptest::collection::vec((0..60_000_usize, 0..20_000_usize, 0..100_u64, 0..20_000_usize), 0..4),
+        cuts in proptest::collection::vec(0..30_000_u64, 0..4),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut house, plans, edge) = (House::new(&["e1"]), Plans::new(), TestEdge::new("e1").await);
+            let old = noise(7, length);
+            let new = edited(&old, &edits);
+            house.release("shop", "1", 1, &[("app-1.bin", &old)]).await;
+            edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
+            house.release("shop", "2", 2, &[("app-2.bin", &new)]).await;
+            let desired = house.desired("e1");
+            let wire = Cutting { wire: edge.transport(), cuts: Mutex::new(cuts), sent: Arc::default() };
+            let events: Events = Arc::new(|_| {});
+            let outcome = converge(&wire, &house.blobs, &desired, plans.options(), &events).await.unwrap();
+            assert!(outcome.failed.is_empty() && outcome.fell_back.is_empty(), "{outcome:?}");
+            assert_eq!(outcome.proofs.len(), 2);
+            assert!(edge.get("/files/app-2.bin").await.1 == new);
+            for (method, tally) in &outcome.methods {
+                assert!(tally.bytes <= tally.whole || *method != Method::Whole, "{tally:?}");
+            }
+        });
     }
 }
