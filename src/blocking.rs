@@ -1,7 +1,11 @@
 //! Long work and async tasks: calls that wait for the disk are kept off the workers, long loops
 //! give way.
 
-use std::task::Poll;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake};
+use std::thread::{self, Thread};
+use std::time::Duration;
 
 use crate::error::Result;
 
@@ -22,6 +26,56 @@ where
         };
     }
     work()
+}
+
+/// Waits for `future` on this thread: for work that [`run`] runs, where it meets what is async.
+pub(crate) fn wait<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(thread::current())).into();
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// Pauses. Inside a tokio runtime other tasks run meanwhile.
+pub(crate) async fn sleep(duration: Duration) {
+    if duration.is_zero() {
+        return;
+    }
+    #[cfg(feature = "tokio")]
+    if tokio::runtime::Handle::try_current().is_ok() {
+        return tokio::time::sleep(duration).await;
+    }
+    thread::sleep(duration);
+}
+
+/// Waits for `work` at most so long. Inside a tokio runtime it goes on to its end even if nobody
+/// waits any more; everywhere else it is waited for.
+pub(crate) async fn within<T, W>(limit: Duration, work: W) -> Result<Option<T>>
+where
+    T: Send + 'static,
+    W: Future<Output = T> + Send + 'static,
+{
+    #[cfg(feature = "tokio")]
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        return match tokio::time::timeout(limit, runtime.spawn(work)).await {
+            Ok(Ok(value)) => Ok(Some(value)),
+            Ok(Err(cause)) => Err(unfinished(cause)),
+            Err(_) => Ok(None),
+        };
+    }
+    let _ = limit;
+    Ok(Some(work.await))
 }
 
 /// Lets other tasks run.

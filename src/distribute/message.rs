@@ -18,6 +18,12 @@ pub mod path {
     pub const TRUST: &str = "/api/v1/trust";
     /// All bundles (`GET`); an offer (`POST`).
     pub const BUNDLES: &str = "/api/v1/bundles";
+    /// A pack of artefacts (`POST`).
+    pub const PACKS: &str = "/api/v1/packs";
+    /// Which frames of artefacts are there (`POST`).
+    pub const PACKS_HAVE: &str = "/api/v1/packs/have";
+    /// What resembles the artifacts of a bundle (`POST`).
+    pub const HAVE: &str = "/api/v1/have";
 
     /// One bundle (`GET`, `DELETE`).
     pub fn bundle(name: &BundleName, version: &Version) -> String {
@@ -63,6 +69,121 @@ pub struct StatusAnswer {
     pub time: Timestamp,
     /// The version of this protocol: 1.
     pub protocol: u32,
+    /// What it takes besides whole blobs: [`PACK`], [`HAVE`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepts: Vec<String>,
+}
+
+/// In [`StatusAnswer::accepts`]: packs of artefacts, in their first version.
+pub const PACK: &str = "pack-1";
+/// In [`StatusAnswer::accepts`]: questions for what resembles something.
+pub const HAVE: &str = "have-1";
+
+/// How a blob travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Method {
+    /// As it is.
+    Whole,
+    /// Compressed.
+    Compressed,
+    /// As a patch of what is there.
+    Patch,
+}
+
+impl Method {
+    /// Its name, as answers spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Method::Whole => "whole",
+            Method::Compressed => "compressed",
+            Method::Patch => "patch",
+        }
+    }
+}
+
+/// Asks which frames of artefacts are there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SectionsQuestion {
+    /// The artefacts, by the SHA-256 of their bytes.
+    pub sections: Vec<Digest>,
+}
+
+/// The edge's answer to a pack, or to a question for frames.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackAnswer {
+    /// One for each artefact.
+    pub sections: Vec<SectionAnswer>,
+}
+
+/// What became of an artefact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SectionAnswer {
+    /// The artefact, by the SHA-256 of its bytes.
+    pub id: Digest,
+    /// What became of it.
+    pub state: SectionState,
+    /// Frames that are not there, as `[from, until]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<(u64, u64)>,
+    /// Why it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// See [`SectionAnswer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SectionState {
+    /// Nothing of it is here.
+    Absent,
+    /// The blob it makes is here, verified and durable.
+    Stored,
+    /// Some frames are here; if none are missing, an empty part has it applied.
+    Partial,
+    /// All frames are here and the blob is being made; ask again.
+    Working,
+    /// It makes no blob here. The blob must come in another way.
+    Refused,
+}
+
+/// Asks what resembles artifacts of an offered bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HaveQuestion {
+    /// The bundle, which was offered before.
+    pub bundle: BundleName,
+    /// Its version.
+    pub version: Version,
+    /// The digests of the artifacts in question.
+    pub items: Vec<Digest>,
+}
+
+/// The edge's answer: artifacts of bundles that are visible here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HaveAnswer {
+    /// Those for which there is something, with the best first.
+    pub items: Vec<Resembling>,
+}
+
+/// See [`HaveAnswer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resembling {
+    /// The artifact that was asked about.
+    pub item: Digest,
+    /// What resembles it.
+    pub have: Vec<Held>,
+}
+
+/// An artifact that is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// `repository/path`.
+    pub name: String,
 }
 
 /// The edge's answer to a trust document.

@@ -11,6 +11,7 @@ mod inbox;
 mod message;
 mod receive;
 mod send;
+mod similar;
 
 pub use garbage::{GarbageReport, ScrubReport};
 #[cfg(feature = "delta")]
