@@ -6,14 +6,12 @@
 
 use std::io::{Read, Write};
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::writer::{end_length, part_length};
 use super::{Event, FRAME, Frame, PartHead, Reader, Role, SectionId, Writer, frame_length};
-use crate::delta::ReadAt;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::{BundleName, NodeName, Tenant, Version};
@@ -183,27 +181,16 @@ pub fn lay_out(
     Ok(described.zip(volumes).collect())
 }
 
-/// Writes a volume as it was laid out; `documents` and `artefacts` are those that were.
-pub fn write<W: Write>(
-    out: W,
-    volume: &Volume,
-    slices: &[Slice],
-    documents: &[(PartHead, Bytes)],
-    artefacts: &[(PartHead, Arc<dyn ReadAt>)],
-) -> Result<W> {
+/// Begins to write a volume: what stands in it before the artefacts. `documents` are those it was
+/// laid out with; its slices follow as parts.
+pub fn begin<W: Write>(out: W, volume: &Volume, documents: &[(PartHead, Bytes)]) -> Result<Writer<W>> {
     let mut writer = Writer::new(out)?;
     let described = volume.to_bytes()?;
     writer.whole(PartHead::document(Role::Volume, &described), &described)?;
     for (head, bytes) in documents {
         writer.whole(head.clone(), bytes)?;
     }
-    for Slice { artefact, frames } in slices {
-        let (head, bytes) = artefacts
-            .get(*artefact)
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "a volume was laid out with other artefacts"))?;
-        writer.part(head.from_frame(frames.start), bytes, frames.end)?;
-    }
-    writer.finish()
+    Ok(writer)
 }
 
 /// The end of the frames from `first` on that fit into `room` bytes.
@@ -433,21 +420,35 @@ mod tests {
     use super::super::Descriptor;
     use super::*;
 
-    type Volumes = (Vec<(PartHead, Arc<dyn ReadAt>)>, Vec<(PartHead, Bytes)>, Vec<(Volume, Vec<Slice>)>);
+    fn write(
+        volume: &Volume,
+        slices: &[Slice],
+        documents: &[(PartHead, Bytes)],
+        artefacts: &[(PartHead, Vec<u8>)],
+    ) -> Vec<u8> {
+        let mut writer = begin(Vec::new(), volume, documents).unwrap();
+        for Slice { artefact, frames } in slices {
+            let (head, bytes) = &artefacts[*artefact];
+            writer.part(head.from_frame(frames.start), bytes, frames.end).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    type Volumes = (Vec<(PartHead, Vec<u8>)>, Vec<(PartHead, Bytes)>, Vec<(Volume, Vec<Slice>)>);
 
     fn laid_out(sizes: &[usize], document: usize, size: u64) -> Result<Volumes> {
         let documents: Vec<(PartHead, Bytes)> =
             [(Role::Trust, vec![b't'; 40]), (Role::Bundle, vec![b'b'; document])]
                 .map(|(role, bytes)| (PartHead::document(role, &bytes), bytes.into()))
                 .into();
-        let artefacts: Vec<(PartHead, Arc<dyn ReadAt>)> = sizes
+        let artefacts: Vec<(PartHead, Vec<u8>)> = sizes
             .iter()
             .enumerate()
             .map(|(n, size)| {
                 let bytes = vec![n as u8; *size];
                 let section = Descriptor { digest: Digest::of(&bytes), size: bytes.len() as u64 };
                 let head = PartHead::artefact(section, section, vec![section; n % 3]);
-                (head, Arc::new(bytes) as Arc<dyn ReadAt>)
+                (head, bytes)
             })
             .collect();
         let common = Volume {
@@ -481,7 +482,7 @@ mod tests {
             let (artefacts, documents, volumes) = laid_out(&sizes, 700, size).unwrap();
             let mut seen: Vec<Vec<u64>> = artefacts.iter().map(|_| Vec::new()).collect();
             for (at, (volume, slices)) in volumes.iter().enumerate() {
-                let bytes = write(Vec::new(), volume, slices, &documents, &artefacts).unwrap();
+                let bytes = write(volume, slices, &documents, &artefacts);
                 prop_assert!(bytes.len() as u64 <= size, "{} bytes, {} were allowed", bytes.len(), size);
                 prop_assert_eq!((volume.number, volume.count), (at as u32 + 1, volumes.len() as u32));
                 prop_assert_eq!(volume.set, volumes[0].0.set);
@@ -510,11 +511,11 @@ mod tests {
         let (artefacts, documents, volumes) = laid_out(&[300_000, 10], 700, 1_000_000).unwrap();
         let (volume, slices) = &volumes[0];
         let written = |volume: &Volume, slices: &[Slice], documents: &[(PartHead, Bytes)]| {
-            verify(&mut &write(Vec::new(), volume, slices, documents, &artefacts).unwrap()[..])
+            verify(&mut &write(volume, slices, documents, &artefacts)[..])
         };
         assert_eq!(written(volume, slices, &documents).unwrap().bytes, 300_010);
         let swapped = [documents[1].clone(), documents[0].clone()];
-        let whole = write(Vec::new(), volume, slices, &documents, &artefacts).unwrap();
+        let whole = write(volume, slices, &documents, &artefacts);
         for (name, refused) in [
             ("a part is missing", written(volume, &slices[..1], &documents)),
             ("parts in another order", written(volume, &[slices[1].clone(), slices[0].clone()], &documents)),
