@@ -6,11 +6,13 @@
 mod document;
 mod json;
 mod openpgp;
+mod pack;
 mod text;
 
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
 pub use openpgp::{FIXTURES, openpgp};
+pub use pack::pack;
 pub use text::{pattern, query, range, target};
 
 /// Judges one input; tells whether it was accepted.
@@ -28,4 +30,5 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("openpgp", openpgp),
     ("query", query),
     ("pattern", pattern),
+    ("pack", pack),
 ];

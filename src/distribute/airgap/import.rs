@@ -103,6 +103,7 @@ impl Receiver {
             edge: self.name().clone(),
             tenant: self.catalog.tenant().clone(),
             identity: self.identity().public_key(),
+            at: self.now(),
             receipts,
         })
     }

@@ -9,6 +9,7 @@ mod import;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
 use crate::delta::pack::volume::Volume;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -85,6 +86,8 @@ pub struct Receipts {
     pub tenant: Tenant,
     /// The key that signed the receipts.
     pub identity: PublicKey,
+    /// When the edge put them together, by its clock.
+    pub at: Timestamp,
     /// The receipts' envelopes.
     pub receipts: Vec<String>,
 }
