@@ -313,6 +313,7 @@ impl House {
             identity: None,
             trust: self.trust.seal(&[&self.root as &dyn Signer], now()).unwrap().to_json().into(),
             bundles: self.bundles.values().cloned().collect(),
+            given: Vec::new(),
         }
     }
 }

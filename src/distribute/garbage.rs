@@ -104,6 +104,10 @@ impl Receiver {
         if let Some(resumable) = self.blobs.as_resumable() {
             report.freed += resumable.discard(&|digest: &Digest| awaited.contains(digest)).await?;
         }
+        #[cfg(feature = "delta")]
+        {
+            report.freed += self.discard_sections(awaited).await?;
+        }
         if report.removed > 0 || report.abandoned > 0 {
             info!(?report, "garbage collected");
         }
@@ -116,26 +120,30 @@ impl Receiver {
         let mut blobs = self.blobs.list();
         while let Some(info) = blobs.next().await {
             let info = info?;
-            let stamp = match self.blobs.open(&info.digest, None).await? {
-                Some(blob) => blob.stamp,
-                None => continue,
-            };
+            let Some(damaged) = self.check_blob(&info.digest).await? else { continue };
             report.checked += 1;
             report.bytes += info.size;
-            if self.blobs.verify(&info.digest).await? != Some(false) {
-                continue;
-            }
-            let error = Error::new(ErrorKind::Corrupted, "its bytes do not have its digest any more");
-            let aside = match self.blobs.as_quarantine() {
-                Some(quarantine) => quarantine.quarantine(&info.digest, stamp).await?,
-                None => self.blobs.remove(&info.digest).await?,
-            };
-            if aside {
-                report.damaged += 1;
-                self.note("blob.damaged", &info.digest.to_string(), &error).await?;
-            }
+            report.damaged += u64::from(damaged);
         }
         Ok(report)
+    }
+
+    /// Reads a blob, and sets it aside if its bytes are not what its name says: `true`. `None` if it is
+    /// not here.
+    pub(super) async fn check_blob(&self, digest: &Digest) -> Result<Option<bool>> {
+        let Some(blob) = self.blobs.open(digest, None).await? else { return Ok(None) };
+        if self.blobs.verify(digest).await? != Some(false) {
+            return Ok(Some(false));
+        }
+        let error = Error::new(ErrorKind::Corrupted, "its bytes do not have its digest any more");
+        let aside = match self.blobs.as_quarantine() {
+            Some(quarantine) => quarantine.quarantine(digest, blob.stamp).await?,
+            None => self.blobs.remove(digest).await?,
+        };
+        if aside {
+            self.note("blob.damaged", &digest.to_string(), &error).await?;
+        }
+        Ok(Some(aside))
     }
 
     /// Finishes a collection that its caller gave up half way, unless one is under way.

@@ -5,17 +5,41 @@
 //! the rest. Both are level-triggered: what should be where is recorded, every step can be
 //! repeated, and a cut at any point leaves something the next run continues.
 
+#[cfg(feature = "delta")]
+mod engine;
 mod garbage;
 #[cfg(feature = "delta")]
 mod inbox;
+mod link;
+#[cfg(feature = "delta")]
+mod medium;
 mod message;
+mod order;
+#[cfg(feature = "delta")]
+mod planner;
+#[cfg(feature = "delta")]
+mod push;
 mod receive;
 mod send;
+#[cfg(feature = "delta")]
 mod similar;
+#[cfg(feature = "delta")]
+mod slots;
+#[cfg(feature = "delta")]
+mod unpack;
 
 pub use garbage::{GarbageReport, ScrubReport};
 #[cfg(feature = "delta")]
 pub use inbox::{Inbox, PartWriter, Position};
-pub use message::{BundleAnswer, OfferAnswer, StatusAnswer, TrustAnswer, UploadAnswer, Want, path};
+pub use link::{Link, Window};
+#[cfg(feature = "delta")]
+pub use medium::FileScratch;
+pub use message::{
+    BundleAnswer, HAVE, HaveAnswer, HaveQuestion, Held, Method, OfferAnswer, PACK, PackAnswer, Resembling,
+    SectionAnswer, SectionState, SectionsQuestion, StatusAnswer, TrustAnswer, UploadAnswer, Want, path,
+};
+pub use order::{BundleOffer, Desired, Event, Events, Options, Outcome, PlannedBlob, Proof, Tally};
+#[cfg(feature = "delta")]
+pub use planner::{Planner, PlannerOptions};
 pub use receive::Receiver;
-pub use send::{BundleOffer, Desired, Event, Events, Options, Outcome, PlannedBlob, Proof, converge};
+pub use send::converge;

@@ -8,15 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use futures_util::FutureExt as _;
-use futures_util::future::select_all;
-use futures_util::lock::{Mutex as Turn, OwnedMutexGuard};
+use futures_util::lock::Mutex as Turn;
 use serde::{Deserialize, Serialize};
 
 use super::engine;
 use super::medium::{FilePart, FileScratch, Spooled, digest_of, readable};
 use super::message::Method;
 use super::similar::Candidate;
+use super::slots::Slots;
 use crate::blob::{BlobInfo, BlobStore};
 use crate::blocking;
 use crate::delta::ReadAt;
@@ -63,7 +62,7 @@ struct Inner {
     directory: PathBuf,
     scratch: FileScratch,
     options: PlannerOptions,
-    slots: Vec<Arc<Turn<()>>>,
+    slots: Slots,
     flights: Mutex<BTreeMap<Digest, Weak<Turn<()>>>>,
     made: AtomicU64,
     reused: AtomicU64,
@@ -101,7 +100,7 @@ impl Planner {
         private_directory(&directory)
             .map_err(|cause| Error::io(format!("making {}", directory.display()), cause))?;
         let scratch = FileScratch::open(directory.join("scratch"))?;
-        let slots = (0..options.parallel.max(1)).map(|_| Arc::default()).collect();
+        let slots = Slots::new(options.parallel);
         let (flights, made, reused) = Default::default();
         let effort = options.effort.min(9);
         Ok(Planner { inner: Arc::new(Inner { directory, scratch, options, slots, flights, made, reused }), effort })
@@ -135,7 +134,7 @@ impl Planner {
             self.inner.reused.fetch_add(1, Ordering::Relaxed);
             return Ok(planned);
         }
-        let slot = self.slot().await;
+        let slot = self.inner.slots.take().await;
         let scratch = &self.inner.scratch;
         let data = readable(blobs, &target.digest, target.size, scratch).await?.ok_or_else(|| {
             let message = format!("{} is missing from the source's own store", target.digest);
@@ -192,10 +191,6 @@ impl Planner {
         flight
     }
 
-    async fn slot(&self) -> OwnedMutexGuard<()> {
-        let slots = self.inner.slots.iter().map(|slot| slot.clone().lock_owned().boxed());
-        select_all(slots).await.0
-    }
 }
 
 impl Inner {

@@ -38,6 +38,8 @@ pub struct Receiver {
     public: bool,
     cached: Arc<Mutex<Option<Parsed>>>,
     pub(super) collecting: Arc<AtomicBool>,
+    #[cfg(feature = "delta")]
+    pub(super) unpacking: Arc<super::unpack::Unpacking>,
 }
 
 impl Receiver {
@@ -52,7 +54,19 @@ impl Receiver {
     ) -> Result<Receiver> {
         let (cached, collecting) = (Arc::default(), Arc::default());
         let (pinned, public) = (None, false);
-        let receiver = Receiver { catalog, blobs, clock, name, identity, pinned, public, cached, collecting };
+        let receiver = Receiver {
+            catalog,
+            blobs,
+            clock,
+            name,
+            identity,
+            pinned,
+            public,
+            cached,
+            collecting,
+            #[cfg(feature = "delta")]
+            unpacking: Arc::default(),
+        };
         receiver.finish_collections().await?;
         if let Some(trust) = receiver.trust().await? {
             receiver.apply(&trust).await?;
@@ -114,7 +128,13 @@ impl Receiver {
             stale: trust.is_some_and(|trust| trust.expires <= now),
             time: now,
             protocol: 1,
+            accepts: self.accepts(),
         })
+    }
+
+    #[cfg(not(feature = "delta"))]
+    fn accepts(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The trust document in force.

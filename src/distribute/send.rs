@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use serde::de::DeserializeOwned;
 
-use super::message::{BundleAnswer, OfferAnswer, StatusAnswer, TrustAnswer, Want, path};
+use super::link::Link;
+use super::message::{BundleAnswer, Method, OfferAnswer, StatusAnswer, TrustAnswer, Want, path};
+use super::order::{BundleOffer, Desired, Event, Events, Options, Outcome, PlannedBlob, Proof, Tally};
+#[cfg(feature = "delta")]
+use super::push::Push;
 use super::receive::attest;
 use crate::blob::{BlobStore, ByteStream};
 use crate::bundle::{Envelope, Receipt, Statement};
@@ -16,142 +20,33 @@ use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::PublicKey;
-use crate::name::{BundleName, NodeName, Version};
+use crate::name::NodeName;
 use crate::range::ByteRange;
 use crate::transport::{Answer, Call, Transport, Verb};
 
 /// How often one blob's upload is taken up again within one run.
-const ATTEMPTS: usize = 4;
+pub(super) const ATTEMPTS: usize = 4;
 
-/// A bundle an edge should hold.
-#[derive(Clone, Debug)]
-pub struct BundleOffer {
-    /// Its name.
-    pub name: BundleName,
-    /// Its version.
-    pub version: Version,
-    /// The statement's digest.
-    pub digest: Digest,
-    /// The signed envelope.
-    pub envelope: Bytes,
+pub(super) struct Run<'a> {
+    pub(super) transport: &'a dyn Transport,
+    pub(super) blobs: &'a dyn BlobStore,
+    pub(super) desired: &'a Desired,
+    pub(super) events: &'a Events,
+    pub(super) options: Options,
+    ledger: Arc<Mutex<Ledger>>,
+    #[cfg(feature = "delta")]
+    pub(super) push: Push,
 }
 
-/// What an edge should have.
-#[derive(Clone, Debug)]
-pub struct Desired {
-    /// The edge's name; one that answers under another name is refused.
-    pub edge: NodeName,
-    /// The edge's identity key, once it is known; an edge with another key is refused.
-    pub identity: Option<PublicKey>,
-    /// The trust document's envelope.
-    pub trust: Bytes,
-    /// The bundles.
-    pub bundles: Vec<BundleOffer>,
-}
-
-/// How to go about it.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Uploads at a time.
-    pub parallel: usize,
-    /// Only find out what would be sent. Nothing is changed on the edge.
-    pub dry_run: bool,
-    /// The moment to judge receipts at.
-    pub now: Timestamp,
-}
-
-impl Options {
-    /// Eight uploads at a time, for real.
-    pub fn at(now: Timestamp) -> Options {
-        Options { parallel: 8, dry_run: false, now }
-    }
-}
-
-/// What happens on the way, for progress displays.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// The edge answered.
-    Contacted,
-    /// The edge took a trust document of this version.
-    Trusted(u64),
-    /// The edge wants this much of a bundle.
-    Wanted {
-        /// The bundle.
-        bundle: BundleName,
-        /// Its version.
-        version: Version,
-        /// How many blobs.
-        blobs: u64,
-        /// How many bytes of them.
-        bytes: u64,
-    },
-    /// Bytes went out.
-    Sent(u64),
-    /// A blob is complete at the edge.
-    Stored(Digest),
-    /// The bundle is visible at the edge, and its receipt was verified.
-    Proven {
-        /// The bundle.
-        bundle: BundleName,
-        /// Its version.
-        version: Version,
-    },
-}
-
-/// A blob that a dry run would send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlannedBlob {
-    /// Which.
-    pub digest: Digest,
-    /// Its size.
-    pub size: u64,
-    /// How much of it the edge has.
-    pub have: u64,
-    /// One of its names, `repository/path`.
-    pub name: String,
-}
-
-/// A receipt that was verified.
-#[derive(Clone, Debug)]
-pub struct Proof {
-    /// The bundle.
-    pub bundle: BundleName,
-    /// Its version.
-    pub version: Version,
-    /// What the edge says it has.
-    pub receipt: Receipt,
-    /// The receipt as it was signed.
-    pub envelope: Bytes,
-}
-
-/// Where an edge stands after a run.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The edge's identity key.
-    pub identity: PublicKey,
-    /// Verified receipts, one for each bundle the edge proves to hold.
-    pub proofs: Vec<Proof>,
-    /// What a dry run would send, or an interrupted run did not.
-    pub plan: Vec<PlannedBlob>,
-    /// Bytes of blobs that went out.
-    pub sent_bytes: u64,
-    /// Blobs that were completed.
-    pub sent_blobs: u64,
-    /// Bundles that did not get there, and why.
-    pub failed: Vec<(BundleName, Version, Error)>,
-}
-
-/// Who is told of [`Event`]s.
-pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
-
-struct Run<'a> {
-    transport: &'a dyn Transport,
-    blobs: &'a dyn BlobStore,
-    desired: &'a Desired,
-    events: &'a Events,
-    options: Options,
-    sent: Mutex<(u64, u64)>,
+/// What went out so far.
+#[derive(Debug, Default)]
+struct Ledger {
+    sent_bytes: u64,
+    sent_blobs: u64,
+    whole_bytes: u64,
+    methods: BTreeMap<Method, Tally>,
+    fell_back: Vec<(Digest, String)>,
+    waits: Option<Timestamp>,
 }
 
 /// Brings one edge to its desired state: trust document first, then each bundle. A bundle that
@@ -166,8 +61,19 @@ pub async fn converge(
     options: Options,
     events: &Events,
 ) -> Result<Outcome> {
-    let run = Run { transport, blobs, desired, events, options, sent: Mutex::default() };
+    let run = Run {
+        transport,
+        blobs,
+        desired,
+        events,
+        options,
+        ledger: Arc::default(),
+        #[cfg(feature = "delta")]
+        push: Push::default(),
+    };
     let status: StatusAnswer = run.ask(Call::new(Verb::Get, path::STATUS)).await?;
+    #[cfg(feature = "delta")]
+    run.push.learn(&status);
     if status.name != desired.edge {
         let message = format!("the edge calls itself {:?}, not {:?}", status.name, desired.edge);
         return Err(Error::new(ErrorKind::Untrusted, message));
@@ -178,29 +84,37 @@ pub async fn converge(
         return Err(other_identity(&desired.edge, known, &status.identity));
     }
     events(Event::Contacted);
-    if status.trust_digest != Some(Digest::of(&desired.trust)) && !options.dry_run {
+    if status.trust_digest != Some(Digest::of(&desired.trust)) && !run.options.dry_run {
         let call = Call::new(Verb::Put, path::TRUST).with_bytes(desired.trust.clone());
         let answer: TrustAnswer =
             run.ask(call).await.map_err(|error| error.context("sending the trust document"))?;
         events(Event::Trusted(answer.version));
     }
-    let mut outcome = Outcome {
-        identity: status.identity.clone(),
-        proofs: Vec::new(),
-        plan: Vec::new(),
-        sent_bytes: 0,
-        sent_blobs: 0,
-        failed: Vec::new(),
-    };
+    let mut proofs = Vec::new();
+    let mut plan = Vec::new();
+    let mut failed = Vec::new();
     for bundle in &desired.bundles {
-        match run.bring(bundle, &status.identity, &mut outcome.plan).await {
-            Ok(Some(proof)) => outcome.proofs.push(proof),
+        match run.bring(bundle, &status.identity, &mut plan).await {
+            Ok(Some(proof)) => proofs.push(proof),
             Ok(None) => {}
-            Err(error) => outcome.failed.push((bundle.name.clone(), bundle.version.clone(), error)),
+            // What the closed link cut off goes on when it opens.
+            Err(error) if error.kind().is_retryable() && run.is_closed() => {}
+            Err(error) => failed.push((bundle.name.clone(), bundle.version.clone(), error)),
         }
     }
-    (outcome.sent_bytes, outcome.sent_blobs) = *run.sent.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(outcome)
+    let ledger = std::mem::take(&mut *run.ledger());
+    Ok(Outcome {
+        identity: status.identity,
+        proofs,
+        plan,
+        sent_bytes: ledger.sent_bytes,
+        sent_blobs: ledger.sent_blobs,
+        whole_bytes: ledger.whole_bytes,
+        methods: ledger.methods,
+        fell_back: ledger.fell_back,
+        waits: ledger.waits,
+        failed,
+    })
 }
 
 impl Run<'_> {
@@ -229,6 +143,9 @@ impl Run<'_> {
             self.plan(&statement, known.is_none(), plan).await?;
             return Ok(None);
         }
+        if self.is_closed() {
+            return Ok(None);
+        }
         let mut want = self.offer(bundle, &statement).await?;
         let total: u64 = want.iter().map(|want| want.size - want.have).sum();
         (self.events)(Event::Wanted {
@@ -238,9 +155,13 @@ impl Run<'_> {
             bytes: total,
         });
         for attempt in 1.. {
+            #[cfg(feature = "delta")]
+            let failed = self.deliver(&statement, &want).await;
+            #[cfg(not(feature = "delta"))]
             let failed = self.upload_all(&want).await;
             match failed {
                 None => break,
+                Some(error) if error.kind().is_retryable() && self.is_closed() => return Err(error),
                 Some(error) if attempt >= ATTEMPTS || !error.kind().is_retryable() => {
                     let names = names(&statement);
                     plan.extend(want.iter().map(|want| planned(want, &names)));
@@ -252,12 +173,13 @@ impl Run<'_> {
         }
         let call = Call::new(Verb::Post, path::commit(&bundle.name, &bundle.version));
         let envelope = self.ask_bytes(call).await?;
+        #[cfg(feature = "delta")]
+        self.push.committed();
         self.prove(bundle, &statement, identity, envelope).map(Some)
     }
 
     async fn look(&self, bundle: &BundleOffer) -> Result<Option<BundleAnswer>> {
-        let answer =
-            self.transport.call(Call::new(Verb::Get, path::bundle(&bundle.name, &bundle.version))).await?;
+        let answer = self.call(Call::new(Verb::Get, path::bundle(&bundle.name, &bundle.version))).await?;
         match answer.status {
             404 => Ok(None),
             _ => decode(&self.settle(answer)?).map(Some),
@@ -284,54 +206,52 @@ impl Run<'_> {
 
     async fn plan(&self, statement: &Statement, unknown: bool, plan: &mut Vec<PlannedBlob>) -> Result<()> {
         // An edge that never heard of the bundle answers for no blob of it, whatever it has.
-        let names = names(statement);
+        let mut missing = Vec::new();
         let wants: BTreeMap<Digest, u64> =
             statement.items().iter().map(|item| (item.digest, item.size)).collect();
         for (digest, size) in wants {
             let mut want = Want { digest, size, have: 0 };
-            let answer = self.transport.call(Call::new(Verb::Head, path::blob(&digest))).await?;
+            let answer = self.call(Call::new(Verb::Head, path::blob(&digest))).await?;
             if answer.status < 300 {
                 want.have = answer.offset.unwrap_or(0).min(size);
             } else if answer.status != 404 || !unknown && answer.status >= 500 {
                 self.settle(answer)?;
             }
             if (want.have < size || size == 0) && !plan.iter().any(|planned| planned.digest == digest) {
-                plan.push(planned(&want, &names));
+                missing.push(want);
             }
         }
+        #[cfg(feature = "delta")]
+        plan.extend(self.preview(statement, &missing).await?);
+        #[cfg(not(feature = "delta"))]
+        plan.extend(missing.iter().map(|want| planned(want, &names(statement))));
         Ok(())
     }
 
-    async fn upload_all(&self, want: &[Want]) -> Option<Error> {
+    /// Sends blobs as they are; answers the worst that went wrong.
+    pub(super) async fn upload_all(&self, want: &[Want]) -> Option<Error> {
         let mut uploads =
             stream::iter(want).map(|want| self.upload(want)).buffer_unordered(self.options.parallel.max(1));
         let mut failed = None;
         while let Some(result) = uploads.next().await {
             if let Err(error) = result {
                 // The others go on: what arrives need not be sent again.
-                let worse = failed.as_ref().is_none_or(|old: &Error| old.kind().is_retryable());
-                if worse {
-                    failed = Some(error);
-                }
+                failed = Some(worse(failed, error));
             }
         }
         failed
     }
 
-    async fn upload(&self, want: &Want) -> Result<()> {
+    pub(super) async fn upload(&self, want: &Want) -> Result<()> {
         let Want { digest, size, mut have } = *want;
         for _ in 0..ATTEMPTS {
             let length = size - have;
             let bytes = self.read(&digest, size, have).await?;
             let call = Call::new(Verb::Patch, path::blob(&digest)).with_upload(have, length, bytes);
-            let answer = self.transport.call(call).await?;
+            let answer = self.call(call).await?;
             match (answer.status, answer.offset) {
                 (200..=299, Some(offset)) if offset == size => {
-                    let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-                    sent.0 += length;
-                    sent.1 += 1;
-                    drop(sent);
-                    (self.events)(Event::Stored(digest));
+                    self.stored(want, Method::Whole, size - want.have);
                     return Ok(());
                 }
                 // The upload stands elsewhere; go on from there.
@@ -352,13 +272,66 @@ impl Run<'_> {
         if from == size {
             return Ok(stream::empty().boxed());
         }
-        let events = self.events.clone();
-        let told = blob.into_stream().inspect(move |chunk| {
+        Ok(self.counted(blob.into_stream()))
+    }
+
+    /// The stream, whose bytes are counted as sent.
+    pub(super) fn counted(&self, stream: ByteStream) -> ByteStream {
+        let (events, ledger) = (self.events.clone(), self.ledger.clone());
+        let told = stream.inspect(move |chunk| {
             if let Ok(chunk) = chunk {
-                events(Event::Sent(chunk.len() as u64));
+                let bytes = chunk.len() as u64;
+                ledger.lock().unwrap_or_else(PoisonError::into_inner).sent_bytes += bytes;
+                events(Event::Sent(bytes));
             }
         });
-        Ok(told.boxed())
+        told.boxed()
+    }
+
+    /// Notes that a blob is complete at the edge.
+    pub(super) fn stored(&self, want: &Want, method: Method, bytes: u64) {
+        let whole = want.size - want.have;
+        let mut ledger = self.ledger();
+        ledger.sent_blobs += 1;
+        ledger.whole_bytes += whole;
+        let tally = ledger.methods.entry(method).or_default();
+        tally.blobs += 1;
+        tally.whole += whole;
+        tally.bytes += bytes;
+        drop(ledger);
+        if let Some(saved) = whole.checked_sub(bytes).filter(|saved| *saved > 0) {
+            (self.events)(Event::Saved(saved));
+        }
+        (self.events)(Event::Stored(want.digest));
+    }
+
+    /// Notes that a blob cannot travel as planned.
+    #[cfg(feature = "delta")]
+    pub(super) fn fell_back(&self, digest: Digest, why: String) {
+        tracing::warn!(edge = %self.desired.edge, %digest, why, "the blob travels whole");
+        self.ledger().fell_back.push((digest, why.clone()));
+        (self.events)(Event::FellBack { digest, why });
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the link is closed; then it is noted until when.
+    fn is_closed(&self) -> bool {
+        let opens = self.options.link.as_ref().and_then(Link::closed_until);
+        if opens.is_some() {
+            self.ledger().waits = opens;
+        }
+        opens.is_some()
+    }
+
+    /// Calls the edge, as fast as the link allows.
+    pub(super) async fn call(&self, mut call: Call) -> Result<Answer> {
+        if let Some(link) = &self.options.link {
+            call = link.shape(call).await;
+        }
+        self.transport.call(call).await
     }
 
     fn prove(
@@ -380,17 +353,17 @@ impl Run<'_> {
         Ok(Proof { bundle: bundle.name.clone(), version: bundle.version.clone(), receipt, envelope })
     }
 
-    async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
+    pub(super) async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         decode(&self.ask_bytes(call).await?)
     }
 
     async fn ask_bytes(&self, call: Call) -> Result<Bytes> {
-        let answer = self.transport.call(call).await?;
+        let answer = self.call(call).await?;
         self.settle(answer)
     }
 
     /// The body of a good answer, or the edge's refusal as an error of this crate.
-    fn settle(&self, answer: Answer) -> Result<Bytes> {
+    pub(super) fn settle(&self, answer: Answer) -> Result<Bytes> {
         if (200..300).contains(&answer.status) {
             return Ok(answer.body);
         }
@@ -404,16 +377,33 @@ impl fmt::Debug for Run<'_> {
     }
 }
 
-fn names(statement: &Statement) -> BTreeMap<Digest, String> {
+/// The error that says more: one that a further attempt does not mend.
+pub(super) fn worse(old: Option<Error>, error: Error) -> Error {
+    match old {
+        Some(old) if !old.kind().is_retryable() => old,
+        _ => error,
+    }
+}
+
+pub(super) fn names(statement: &Statement) -> BTreeMap<Digest, String> {
     statement.items().iter().map(|item| (item.digest, format!("{}/{}", item.repository, item.path))).collect()
 }
 
-fn planned(want: &Want, names: &BTreeMap<Digest, String>) -> PlannedBlob {
-    let name = names.get(&want.digest).cloned().unwrap_or_default();
-    PlannedBlob { digest: want.digest, size: want.size, have: want.have, name }
+pub(super) fn planned(want: &Want, names: &BTreeMap<Digest, String>) -> PlannedBlob {
+    let Want { digest, size, have } = *want;
+    PlannedBlob {
+        digest,
+        size,
+        have,
+        name: names.get(&digest).cloned().unwrap_or_default(),
+        method: Method::Whole,
+        bytes: size - have,
+        bases: Vec::new(),
+        why: String::new(),
+    }
 }
 
-fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
+pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T> {
     serde_json::from_slice(body)
         .map_err(|cause| Error::invalid(format!("the edge's answer cannot be read: {cause}")))
 }

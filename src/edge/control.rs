@@ -11,6 +11,7 @@
 //! | `/api/v1/bundles/{name}/{version}/commit` | POST | `receive` |
 //! | `/api/v1/bundles/{name}/{version}/{document}` | GET | who may read the bundle |
 //! | `/api/v1/blobs/{hex}` | HEAD, PATCH | `receive` |
+//! | `/api/v1/packs`, `/api/v1/packs/have`, `/api/v1/have` | POST | `receive` |
 //! | `/api/v1/keys`, `/api/v1/keys/{id}` | GET | anyone |
 //! | `/api/v1/repositories`, `…/{name}` | GET; PUT | `administer` |
 //! | `/api/v1/events` | GET | `audit` |
@@ -32,6 +33,8 @@ use crate::bundle::limits;
 use crate::catalog::RepositoryRecord;
 use crate::digest::Digest;
 use crate::distribute::{BundleAnswer, UploadAnswer};
+#[cfg(feature = "delta")]
+use crate::distribute::{HaveQuestion, SectionsQuestion};
 use crate::error::{Error, ErrorKind};
 use crate::key::PublicKey;
 use crate::name::{BundleName, RepositoryName, Version};
@@ -39,6 +42,10 @@ use crate::name::{BundleName, RepositoryName, Version};
 /// How much of an upload has arrived (after draft-ietf-httpbis-resumable-upload).
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
+
+/// Longest question of a source.
+#[cfg(feature = "delta")]
+const QUESTION: usize = 8 << 20;
 
 type Answer = Result<Response<Body>, Problem>;
 
@@ -82,6 +89,18 @@ pub(super) async fn route(
         ["api", "v1", "keys"] => call.keys().await,
         ["api", "v1", "keys", id] => call.key(id).await,
         ["api", "v1", "blobs", hex] => call.blob(hex, body).await,
+        #[cfg(feature = "delta")]
+        ["api", "v1", "packs"] => call.pack(body).await,
+        #[cfg(feature = "delta")]
+        ["api", "v1", "packs", "have"] => {
+            let question: SectionsQuestion = call.question(body).await?;
+            media::json(false, &edge.receiver().sections(&question.sections).await?)
+        }
+        #[cfg(feature = "delta")]
+        ["api", "v1", "have"] => {
+            let question: HaveQuestion = call.question(body).await?;
+            media::json(false, &edge.receiver().resembling(&question).await?)
+        }
         ["api", "v1", "bundles"] => call.bundles(body).await,
         ["api", "v1", "bundles", name, version, rest @ ..] => {
             match (BundleName::new(name), Version::new(version)) {
@@ -245,6 +264,32 @@ impl Call<'_> {
         }
         let status = if answer.is_complete() { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
         Ok(uploaded(status, answer))
+    }
+
+    #[cfg(feature = "delta")]
+    async fn pack(&self, body: Body) -> Answer {
+        self.methods("POST")?;
+        self.may(Action::Receive, Resource::Edge)?;
+        let length = self.admitted.content_length.unwrap_or(0);
+        match self.edge.receiver().unpack(body.into_stream()).await {
+            Ok(answer) => {
+                self.edge.metrics().received(length);
+                media::json(false, &answer)
+            }
+            // What was not read of the body cannot be told from the next request.
+            Err(error) => Err(Problem::of(&error).and_close()),
+        }
+    }
+
+    /// A question of the source, as JSON.
+    #[cfg(feature = "delta")]
+    async fn question<T: serde::de::DeserializeOwned>(&self, body: Body) -> Result<T, Problem> {
+        self.methods("POST")?;
+        self.may(Action::Receive, Resource::Edge)?;
+        let _share = self.incoming(QUESTION)?;
+        let question = body.collect(QUESTION).await?;
+        Ok(serde_json::from_slice(&question)
+            .map_err(|cause| Error::invalid(format!("the question cannot be read: {cause}")))?)
     }
 
     async fn bundles(&self, body: Body) -> Answer {

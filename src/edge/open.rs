@@ -18,6 +18,10 @@ use crate::name::{NodeName, RepositoryName, Tenant};
 use crate::policy::{PolicySet, PublicRead, TokenHolders};
 use crate::secret::{Secret, private_directory};
 
+/// Most bytes of artefacts that wait to be complete.
+#[cfg(feature = "delta")]
+const INBOX: u64 = 16 << 30;
+
 /// What an edge is to be.
 #[derive(Clone, Debug)]
 pub struct EdgeOptions {
@@ -63,7 +67,8 @@ pub struct Opened {
     pub token: Option<Secret>,
 }
 
-/// Opens, or begins, an edge in the directory `data`: `blobs/`, `meta.redb` and `identity.key`.
+/// Opens, or begins, an edge in the directory `data`: `blobs/`, `inbox/`, `meta.redb` and
+/// `identity.key`.
 ///
 /// # Errors
 /// One sentence that names the path, if it cannot be used; `Conflict` if another process uses it.
@@ -92,6 +97,10 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
         TokenAuthenticator::new(tokens.into_iter().map(|token| (token.fingerprint, token.name)));
     let mut receiver = Receiver::open(catalog, blobs, clock, options.name, Arc::new(identity)).await?;
     receiver = receiver.with_public_repositories(options.public);
+    #[cfg(feature = "delta")]
+    {
+        receiver = receiver.with_inbox(data.join("inbox"), INBOX)?;
+    }
     if let Some(roots) = options.roots {
         receiver = receiver.with_pinned_roots(roots);
     }

@@ -285,13 +285,14 @@ impl Source {
         progress: &ConvergeProgress,
     ) -> Result<EdgeOutcome> {
         let pinned = self.contact(&edge.name).await?.identity;
-        let desired = Desired { edge: edge.name.clone(), identity: pinned.clone(), trust, bundles };
+        let desired = Desired { edge: edge.name.clone(), identity: pinned.clone(), trust, bundles, given: Vec::new() };
         let (told, name) = (progress.clone(), edge.name.clone());
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| told(&name, event));
         let reached = async {
             let transport = dial.dial(edge, self.edge_token(&edge.name)?)?;
             let now = self.clock.now();
-            let how = distribute::Options { parallel: options.uploads, dry_run: options.dry_run, now };
+            let mut how = distribute::Options::at(now);
+            (how.parallel, how.dry_run) = (options.uploads, options.dry_run);
             distribute::converge(&*transport, &*self.blobs, &desired, how, &events).await
         };
         let reached = reached.await;

@@ -6,6 +6,7 @@ mod bundle;
 mod clients;
 mod crash;
 mod crash_process;
+mod delta_push;
 mod edge_process;
 mod fuzz_replay;
 mod hostile;

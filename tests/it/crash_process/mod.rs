@@ -222,6 +222,7 @@ impl Ledger {
             identity: self.identity.clone(),
             trust: self.trust.clone(),
             bundles: self.sent.iter().filter(wanted).map(|one| one.offer.clone()).collect(),
+            given: Vec::new(),
         };
         let events: distedge::distribute::Events = Arc::new(|_| {});
         let options = Options::at(SystemClock.now());

@@ -180,6 +180,7 @@ impl House {
             identity: None,
             trust: self.next_trust(),
             bundles: self.bundles.values().cloned().collect(),
+            given: Vec::new(),
         }
     }
 }
@@ -218,9 +219,21 @@ impl TestEdge {
     }
 
     pub async fn converge(&self, desired: &Desired, blobs: &dyn BlobStore) -> Result<Outcome> {
-        let transport = LoopTransport { edge: self.edge.clone(), token: Some(TOKEN) };
+        self.converge_with(desired, blobs, Options::at(NOW)).await
+    }
+
+    pub async fn converge_with(
+        &self,
+        desired: &Desired,
+        blobs: &dyn BlobStore,
+        options: Options,
+    ) -> Result<Outcome> {
         let events: distedge::distribute::Events = Arc::new(|_| {});
-        converge(&transport, blobs, desired, Options::at(NOW), &events).await
+        converge(&self.transport(), blobs, desired, options, &events).await
+    }
+
+    pub fn transport(&self) -> LoopTransport {
+        LoopTransport { edge: self.edge.clone(), token: Some(TOKEN) }
     }
 
     pub async fn request(&self, method: Method, path: &str, token: Option<&str>) -> Response<Body> {
