@@ -224,7 +224,10 @@ fn notes_stay_until_they_are_old() {
                 Ok(((after != 9).then(|| vec![after]), after))
             })
         };
-        assert_eq!((count(1).unwrap(), count(2).unwrap(), count(6).unwrap(), count(3).unwrap()), (1, 3, 9, 3));
+        assert_eq!(
+            (count(1).unwrap(), count(2).unwrap(), count(6).unwrap(), count(3).unwrap()),
+            (1, 3, 9, 3)
+        );
     }
     let inbox = Inbox::directory(directory.path(), PLENTY).unwrap();
     let noted = || inbox.note(&Digest::of(b"set"), |before| Ok((before.clone(), before))).unwrap();

@@ -6,6 +6,8 @@
 //! repeated, and a cut at any point leaves something the next run continues.
 
 #[cfg(feature = "delta")]
+pub mod airgap;
+#[cfg(feature = "delta")]
 mod engine;
 mod garbage;
 #[cfg(feature = "delta")]
@@ -42,4 +44,6 @@ pub use order::{BundleOffer, Desired, Event, Events, Options, Outcome, PlannedBl
 #[cfg(feature = "delta")]
 pub use planner::{Planner, PlannerOptions};
 pub use receive::Receiver;
+#[cfg(feature = "delta")]
+pub(crate) use receive::attest;
 pub use send::converge;

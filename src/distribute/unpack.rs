@@ -23,7 +23,7 @@ use crate::blocking;
 use crate::bundle::Statement;
 use crate::catalog::{BundleRecord, BundleState};
 use crate::delta::pack::{Descriptor, Event, PartHead, Reader, Role, SectionId};
-use crate::delta::{MemoryScratch, Scratch};
+use crate::delta::{MemoryScratch, ReadAt, Scratch};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -51,7 +51,7 @@ const SECTIONS: usize = 100_000;
 /// What is needed to make blobs of artefacts.
 #[derive(Debug)]
 pub(super) struct Unpacking {
-    inbox: Inbox,
+    pub(super) inbox: Inbox,
     scratch: Arc<dyn Scratch>,
     slots: Slots,
     verdicts: Mutex<BTreeMap<SectionId, Verdict>>,
@@ -135,7 +135,7 @@ impl Drop for Working {
 }
 
 /// Which blobs the bundles of this tenant need, and which they have.
-struct Needs {
+pub(super) struct Needs {
     records: Vec<BundleRecord>,
 }
 
@@ -291,7 +291,7 @@ impl Receiver {
     }
 
     /// Whether frames of this artefact may come; `None` while somebody else sends some.
-    async fn admit(&self, needs: &Needs, head: &PartHead) -> Result<Option<PartWriter>> {
+    pub(super) async fn admit(&self, needs: &Needs, head: &PartHead) -> Result<Option<PartWriter>> {
         if head.role != Role::Artefact {
             return Err(Error::new(ErrorKind::Unsupported, "a pack for an edge holds artefacts and nothing else"));
         }
@@ -314,7 +314,7 @@ impl Receiver {
         .await
     }
 
-    async fn is_complete(&self, section: &SectionId) -> Result<bool> {
+    pub(super) async fn is_complete(&self, section: &SectionId) -> Result<bool> {
         let (inbox, section) = (self.unpacking.inbox.clone(), *section);
         let position = blocking::run(move || inbox.position(&section)).await?;
         Ok(position.is_some_and(|position| position.missing.is_empty()))
@@ -332,6 +332,21 @@ impl Receiver {
             tracing::warn!(%error, "an artefact that is done with stays");
         }
         working.judge(verdict);
+    }
+
+    /// Makes the blob of a complete artefact, which is done with then; except when it failed for a
+    /// reason that may go away.
+    pub(super) async fn make_now(&self, head: &PartHead) -> Result<()> {
+        let made = match self.try_make(head).await {
+            Err(error) if error.kind().is_retryable() && error.kind() != ErrorKind::Corrupted => {
+                return Err(error);
+            }
+            Err(error) => Err(self.refuse(head, error).await),
+            Ok(()) => Ok(()),
+        };
+        let (inbox, section) = (self.unpacking.inbox.clone(), head.section);
+        blocking::run(move || inbox.remove(&section)).await?;
+        made
     }
 
     async fn try_make(&self, head: &PartHead) -> Result<()> {
@@ -357,14 +372,18 @@ impl Receiver {
             // Held to the end of the work, even if nobody waits for it any more.
             let _slot = slot;
             let mut piece = Vec::with_capacity(PIECE);
-            engine::apply(&*artefact, &bases, target.size, &*scratch, &mut |bytes| {
+            let mut give = |bytes: &[u8]| {
                 piece.extend_from_slice(bytes);
                 if piece.len() < PIECE {
                     return Ok(());
                 }
                 let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE));
                 blocking::wait(writer.write(full.into()))
-            })?;
+            };
+            match section == target.digest {
+                true => copy(&*artefact, &mut give)?,
+                false => engine::apply(&*artefact, &bases, target.size, &*scratch, &mut give)?,
+            }
             if !piece.is_empty() {
                 blocking::wait(writer.write(Bytes::from(piece)))?;
             }
@@ -387,7 +406,7 @@ impl Receiver {
         noted.err().unwrap_or(error)
     }
 
-    async fn needs(&self) -> Result<Needs> {
+    pub(super) async fn needs(&self) -> Result<Needs> {
         let mut records = self.catalog.bundles().await?;
         records.retain(|record| record.holds_blobs);
         records.sort_by_key(|record| std::cmp::Reverse(record.offered));
@@ -438,6 +457,21 @@ impl Receiver {
             }
         }
     }
+}
+
+/// Gives the bytes of an artefact that is the blob itself.
+fn copy(artefact: &dyn ReadAt, give: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut buffer = vec![0; PIECE];
+    let mut at = 0;
+    while at < artefact.size() {
+        let read = artefact.read_at(&mut buffer, at)?;
+        if read == 0 {
+            return Err(Error::new(ErrorKind::Corrupted, format!("an artefact ends at byte {at}, too early")));
+        }
+        give(&buffer[..read])?;
+        at += read as u64;
+    }
+    Ok(())
 }
 
 fn answer(id: SectionId, state: SectionState, why: Option<String>) -> SectionAnswer {

@@ -73,7 +73,8 @@ impl Source {
                 .collect(),
         };
         if named.is_empty() {
-            let message = format!("the edge {edge} has proven to hold all it should: there is nothing to carry");
+            let message =
+                format!("the edge {edge} has proven to hold all it should: there is nothing to carry");
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         let (mut bundles, mut given) = (Vec::new(), Vec::new());
@@ -152,7 +153,8 @@ impl Source {
             return Err(unknown(edge));
         }
         if receipts.tenant != self.profile.tenant {
-            let message = format!("the receipts are of the tenant {}, not of {}", receipts.tenant, self.profile.tenant);
+            let message =
+                format!("the receipts are of the tenant {}, not of {}", receipts.tenant, self.profile.tenant);
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         let contact = self.contact(edge).await?;
@@ -173,7 +175,9 @@ impl Source {
         let mut kept = BTreeMap::new();
         for envelope in &receipts.receipts {
             let receipt = Receipt::verify(envelope.as_bytes(), &receipts.identity, now)?;
-            let wanted = desired.iter().find(|record| record.name == receipt.bundle && record.version == receipt.version);
+            let wanted = desired
+                .iter()
+                .find(|record| record.name == receipt.bundle && record.version == receipt.version);
             let Some(record) = wanted else {
                 ignored.push((receipt.bundle, receipt.version));
                 continue;
@@ -241,7 +245,9 @@ impl Source {
             Err(error) => error,
             Ok(_) => Error::new(
                 ErrorKind::Conflict,
-                format!("{name} {version} is not for the edge {edge}: record that first (`distribute … --later`)"),
+                format!(
+                    "{name} {version} is not for the edge {edge}: record that first (`distribute … --later`)"
+                ),
             ),
         }
     }

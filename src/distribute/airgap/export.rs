@@ -108,11 +108,14 @@ pub async fn prepare(
             let (target, planned) = found?;
             let blob = Descriptor { digest: target.digest, size: target.size };
             let (method, artefact) = match planned {
-                None => (Method::Whole, Artefact { head: PartHead::artefact(blob, blob, Vec::new()), at: None }),
+                None => {
+                    (Method::Whole, Artefact { head: PartHead::artefact(blob, blob, Vec::new()), at: None })
+                }
                 Some(planned) => {
                     let head = PartHead::artefact(planned.artefact, blob, planned.bases);
                     let at = Some(spool.size());
-                    spool = blocking::run(move || copied(&*planned.data, planned.artefact.size, spool)).await?;
+                    spool =
+                        blocking::run(move || copied(&*planned.data, planned.artefact.size, spool)).await?;
                     (planned.method, Artefact { head, at })
                 }
             };

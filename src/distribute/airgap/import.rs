@@ -92,7 +92,9 @@ impl Receiver {
         let mut receipts = Vec::new();
         for record in self.catalog.bundles().await? {
             let Some(receipt) = self.catalog.receipt(&record.name, &record.version).await? else { continue };
-            if !record.holds_blobs || !self.missing(&self.statement(&record.name, &record.version).await?).await?.is_empty() {
+            if !record.holds_blobs
+                || !self.missing(&self.statement(&record.name, &record.version).await?).await?.is_empty()
+            {
                 continue;
             }
             let text = String::from_utf8(receipt.to_vec())
@@ -129,7 +131,10 @@ impl Import<'_> {
             return Err(misdirected(&volume, message));
         }
         if volume.tenant != *receiver.catalog.tenant() {
-            return Err(misdirected(&volume, format!("is for the tenant {}, which is not here", volume.tenant)));
+            return Err(misdirected(
+                &volume,
+                format!("is for the tenant {}, which is not here", volume.tenant),
+            ));
         }
         if self.set.is_some_and(|set| set != volume.set) {
             return Err(misdirected(&volume, "belongs to another set than the volume before"));
@@ -148,7 +153,8 @@ impl Import<'_> {
     }
 
     async fn offer(&mut self, envelope: Bytes) -> Result<()> {
-        let Some(carried) = self.volume.as_ref().and_then(|volume| volume.bundles.get(self.bundles.len())) else {
+        let Some(carried) = self.volume.as_ref().and_then(|volume| volume.bundles.get(self.bundles.len()))
+        else {
             return Err(Error::invalid("there are more bundles in it than it says"));
         };
         let Carried { name, version, .. } = carried.clone();
@@ -157,10 +163,19 @@ impl Import<'_> {
             Ok(answer) => {
                 let held = Statement::parse(&Envelope::parse(&envelope)?.payload)?;
                 if held.bundle().name != name || held.bundle().version != version {
-                    return Err(Error::invalid(format!("what it calls {name} {version} is {}", held.bundle())));
+                    return Err(Error::invalid(format!(
+                        "what it calls {name} {version} is {}",
+                        held.bundle()
+                    )));
                 }
                 self.wanted.extend(answer.want.iter().map(|want| (want.digest, want.size)));
-                ImportedBundle { name, version, state: answer.state, missing: answer.want.len() as u64, why: None }
+                ImportedBundle {
+                    name,
+                    version,
+                    state: answer.state,
+                    missing: answer.want.len() as u64,
+                    why: None,
+                }
             }
             Err(error) if error.kind().is_retryable() => return Err(error),
             // The others of the set may be in order.
@@ -216,7 +231,9 @@ impl Import<'_> {
                 self.wanted.remove(&head.target.digest);
                 self.stored += 1;
             }
-            Err(error) if error.kind().is_retryable() && error.kind() != ErrorKind::Corrupted => return Err(error),
+            Err(error) if error.kind().is_retryable() && error.kind() != ErrorKind::Corrupted => {
+                return Err(error);
+            }
             Err(error) => self.fail(&head, &error),
         }
         Ok(())
@@ -230,7 +247,10 @@ impl Import<'_> {
     /// Commits what is complete, and notes that the volume was here.
     async fn finish(mut self) -> Result<ImportAnswer> {
         let Some(volume) = self.volume.take() else {
-            return Err(Error::new(ErrorKind::Internal, "a volume was read to its end without a description"));
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "a volume was read to its end without a description",
+            ));
         };
         for bundle in self.bundles.iter_mut().filter(|bundle| bundle.state != "refused") {
             let statement = self.receiver.statement(&bundle.name, &bundle.version).await?;
@@ -261,7 +281,8 @@ impl Import<'_> {
 
     /// Notes the volume; answers which are still to come.
     async fn note(&self, volume: &Volume, open: bool) -> Result<Vec<u32>> {
-        let (inbox, set, number, count) = (self.receiver.unpacking.inbox.clone(), volume.set, volume.number, volume.count);
+        let (inbox, set, number, count) =
+            (self.receiver.unpacking.inbox.clone(), volume.set, volume.number, volume.count);
         let failed = !self.failed.is_empty();
         blocking::run(move || {
             inbox.note(&set, |before| {
@@ -277,8 +298,9 @@ impl Import<'_> {
                 if missing.is_empty() && !failed {
                     return Ok((None, (1..=count).filter(|other| *other != number).collect()));
                 }
-                let text = serde_json::to_vec(&note)
-                    .map_err(|cause| Error::new(ErrorKind::Internal, format!("a note cannot be written: {cause}")))?;
+                let text = serde_json::to_vec(&note).map_err(|cause| {
+                    Error::new(ErrorKind::Internal, format!("a note cannot be written: {cause}"))
+                })?;
                 Ok((Some(text), missing))
             })
         })
@@ -292,7 +314,8 @@ impl Import<'_> {
 /// If it cannot be opened; reading it may fail later.
 pub fn file_bytes(path: impl Into<PathBuf>) -> Result<ByteStream> {
     let path = path.into();
-    let file = File::open(&path).map_err(|cause| Error::io(format_args!("reading {}", path.display()), cause))?;
+    let file =
+        File::open(&path).map_err(|cause| Error::io(format_args!("reading {}", path.display()), cause))?;
     Ok(Box::pin(stream::try_unfold((file, path), |(mut file, path)| {
         blocking::run(move || {
             let mut bytes = vec![0; CHUNK];
