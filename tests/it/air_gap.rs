@@ -166,8 +166,7 @@ impl FarEdge {
     }
 }
 
-fn bytes_of(path: &Path, bytes: Vec<u8>) -> ByteStream {
-    drop(path.exists());
+fn bytes_of(bytes: &[u8]) -> ByteStream {
     Box::pin(stream::iter(
         bytes.chunks(100_000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect::<Vec<_>>(),
     ))
@@ -226,7 +225,7 @@ async fn an_import_that_was_cut_off_goes_on() {
     let mut edge = FarEdge::new("e1").await;
     let whole = fs::read(&volumes[0]).unwrap();
     let begun = described(&volumes[0]).parts[0].0;
-    let cut = bytes_of(&volumes[0], whole[..700_000].to_vec());
+    let cut = bytes_of(&whole[..700_000]);
     let cut = cut.chain(stream::iter([Err(Error::new(ErrorKind::Unavailable, "the stick was pulled"))]));
     let error = edge.receiver.import(None, Box::pin(cut)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -235,8 +234,7 @@ async fn an_import_that_was_cut_off_goes_on() {
     assert_eq!(kept.state, SectionState::Partial);
     assert_eq!(kept.missing, [(2, 4)], "two frames of 256 KiB were whole");
     // A file that ends too early says so.
-    let short =
-        edge.receiver.import(None, bytes_of(&volumes[0], whole[..700_000].to_vec())).await.unwrap_err();
+    let short = edge.receiver.import(None, bytes_of(&whole[..700_000])).await.unwrap_err();
     assert_eq!(short.kind(), ErrorKind::Corrupted);
     assert!(short.message().starts_with("volume 1 of 3: the pack is cut off"), "{short}");
     for volume in &volumes {
@@ -256,7 +254,7 @@ async fn a_damaged_volume_is_refused_by_its_number_and_can_be_replaced() {
         bad[at] ^= 0x10;
         let error = volume::verify(&mut &bad[..]).unwrap_err();
         assert!(error.message().starts_with("volume 2 of 3: "), "{error}");
-        let error = edge.receiver.import(None, bytes_of(&volumes[1], bad)).await.unwrap_err();
+        let error = edge.receiver.import(None, bytes_of(&bad)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupted);
         assert!(error.message().starts_with("volume 2 of 3: "), "{error}");
     }
