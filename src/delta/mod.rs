@@ -8,8 +8,27 @@
 //! Nothing here does I/O of its own: callers bring [`ReadAt`] for blobs and a [`Scratch`] for
 //! what does not fit into memory.
 
+mod apply;
+mod choose;
+mod coarse;
+mod code;
+mod compose;
+mod deflate;
+mod lz;
 mod medium;
+mod open;
+mod ops;
 pub mod pack;
+mod pair;
+mod patch;
+mod plan;
+mod space;
+mod windows;
 mod wire;
 
+pub use apply::{apply, inspect};
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
+pub use open::Limits;
+pub(crate) use patch::VERSION as FORMAT;
+pub use patch::{Header, Method};
+pub use plan::{Account, Base, Budget, Phase, Plan, plan};

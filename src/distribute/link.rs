@@ -18,6 +18,8 @@ const DAY: i64 = 86_400;
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 /// Most bytes that are let through at once.
 const PIECE: usize = 64 * 1024;
+/// Most bytes that go without a look at the hour; a chunk that is shorter goes as a whole.
+const GRANTED: usize = 1 << 20;
 
 /// Hours at which a link may be used, in UTC: `22:00-06:00`, or `sat,sun 00:00-24:00`.
 ///
@@ -173,23 +175,15 @@ impl Link {
 
     fn shaped(self, stream: ByteStream) -> ByteStream {
         let piece = self.inner.rate.map_or(usize::MAX, |rate| (rate / 8).clamp(256, PIECE as u64) as usize);
-        let begin = (self, stream, Bytes::new(), false);
-        Box::pin(stream::unfold(begin, move |(link, mut stream, mut rest, failed)| async move {
-            if failed {
-                return None;
-            }
-            if rest.is_empty() {
-                if let Some(opens) = link.closed_until() {
-                    return Some((Err(closed(opens)), (link, stream, rest, true)));
-                }
-                match stream.next().await? {
-                    Ok(chunk) => rest = chunk,
-                    Err(error) => return Some((Err(error), (link, stream, rest, true))),
+        let begin = Shaped { link: self, stream, rest: Bytes::new(), granted: 0, failed: false };
+        Box::pin(stream::unfold(begin, move |mut shaped| async move {
+            match shaped.next(piece).await {
+                Ok(next) => next.map(|next| (Ok(next), shaped)),
+                Err(error) => {
+                    shaped.failed = true;
+                    Some((Err(error), shaped))
                 }
             }
-            let next = rest.split_to(rest.len().min(piece));
-            link.take(next.len()).await;
-            Some((Ok(next), (link, stream, rest, false)))
         }))
     }
 
@@ -202,6 +196,40 @@ impl Link {
             bucket.take(bytes as u64, Instant::now())
         };
         blocking::sleep(wait).await;
+    }
+}
+
+/// A body on its way through a link.
+struct Shaped {
+    link: Link,
+    stream: ByteStream,
+    rest: Bytes,
+    /// How much of `rest` may go before the hour is looked at again.
+    granted: usize,
+    failed: bool,
+}
+
+impl Shaped {
+    async fn next(&mut self, piece: usize) -> Result<Option<Bytes>> {
+        if self.failed {
+            return Ok(None);
+        }
+        if self.granted == 0 {
+            if let Some(opens) = self.link.closed_until() {
+                return Err(closed(opens));
+            }
+            while self.rest.is_empty() {
+                match self.stream.next().await {
+                    Some(chunk) => self.rest = chunk?,
+                    None => return Ok(None),
+                }
+            }
+            self.granted = self.rest.len().min(GRANTED);
+        }
+        let next = self.rest.split_to(self.granted.min(piece));
+        self.granted -= next.len();
+        self.link.take(next.len()).await;
+        Ok(Some(next))
     }
 }
 

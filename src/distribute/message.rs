@@ -69,7 +69,7 @@ pub struct StatusAnswer {
     pub time: Timestamp,
     /// The version of this protocol: 1.
     pub protocol: u32,
-    /// What it takes besides whole blobs: [`PACK`], [`HAVE`].
+    /// What it takes besides whole blobs: [`PACK`], [`HAVE`], and `patch-` with a version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accepts: Vec<String>,
 }
@@ -78,6 +78,12 @@ pub struct StatusAnswer {
 pub const PACK: &str = "pack-1";
 /// In [`StatusAnswer::accepts`]: questions for what resembles something.
 pub const HAVE: &str = "have-1";
+
+/// In [`StatusAnswer::accepts`]: the version of patches that are understood.
+#[cfg(feature = "delta")]
+pub(super) fn patches() -> String {
+    format!("patch-{}", crate::delta::FORMAT)
+}
 
 /// How a blob travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

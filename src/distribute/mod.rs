@@ -7,8 +7,6 @@
 
 #[cfg(feature = "delta")]
 pub mod airgap;
-#[cfg(feature = "delta")]
-mod engine;
 mod garbage;
 #[cfg(feature = "delta")]
 mod inbox;

@@ -11,15 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use futures_util::lock::Mutex as Turn;
 use serde::{Deserialize, Serialize};
 
-use super::engine;
 use super::medium::{FilePart, FileScratch, Spooled, digest_of, readable};
 use super::message::Method;
 use super::similar::Candidate;
 use super::slots::Slots;
 use crate::blob::{BlobInfo, BlobStore};
 use crate::blocking;
-use crate::delta::ReadAt;
 use crate::delta::pack::Descriptor;
+use crate::delta::{self, Base, Budget, FORMAT, Limits, ReadAt};
 use crate::digest::{Digest, to_hex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::{Secret, private_directory};
@@ -118,13 +117,12 @@ impl Planner {
         (self.inner.made.load(Ordering::Relaxed), self.inner.reused.load(Ordering::Relaxed))
     }
 
-    /// How `target`, which is called `name`, travels to somebody who has `bases`. Bases that are not
-    /// in `blobs`, or are damaged there, are left out.
+    /// How `target` travels to somebody who has `bases`. Bases that are not in `blobs`, or are damaged
+    /// there, are left out.
     pub(super) async fn plan(
         &self,
         blobs: &dyn BlobStore,
         target: &BlobInfo,
-        name: &str,
         bases: &[Candidate],
     ) -> Result<Planned> {
         let key = self.key(target, bases);
@@ -143,14 +141,14 @@ impl Planner {
         let mut opened = Vec::new();
         for base in bases {
             if let Some(data) = readable(blobs, &base.digest, base.size, scratch).await? {
-                opened.push(engine::Base { digest: base.digest, name: base.name.clone(), data });
+                opened.push(Base { digest: base.digest, data });
             }
         }
-        let (inner, target, name, effort) = (self.inner.clone(), *target, name.to_owned(), self.effort);
+        let (inner, target, effort) = (self.inner.clone(), *target, self.effort);
         blocking::run(move || {
             // Held to the end of the work, even if nobody waits for it any more.
             let (_turn, _slot) = (turn, slot);
-            inner.make(key, &target, &name, data, opened, effort)
+            inner.make(key, &target, data, opened, effort)
         })
         .await
     }
@@ -170,7 +168,7 @@ impl Planner {
     }
 
     fn key(&self, target: &BlobInfo, bases: &[Candidate]) -> Digest {
-        let mut text = format!("{VERSION} {} {} {}", engine::VERSION, self.effort, target.digest);
+        let mut text = format!("{VERSION} {} {} {}", FORMAT, self.effort, target.digest);
         for base in bases {
             text += &format!(" {}", base.digest);
         }
@@ -202,9 +200,8 @@ impl Inner {
         &self,
         key: Digest,
         target: &BlobInfo,
-        name: &str,
         data: Arc<dyn ReadAt>,
-        mut bases: Vec<engine::Base>,
+        mut bases: Vec<Base>,
         effort: u8,
     ) -> Result<Planned> {
         // A patch of damaged bytes would be remembered, and refused by every edge.
@@ -219,7 +216,8 @@ impl Inner {
                 false
             }
         });
-        let work = engine::plan(&data, name, &bases, self.options.memory, effort, &self.scratch)?;
+        let budget = Budget { effort, memory: self.options.memory };
+        let work = delta::plan(&data, &bases, &budget, &Limits::default(), &self.scratch, &|_| ())?;
         self.made.fetch_add(1, Ordering::Relaxed);
         let mut used = Vec::new();
         for digest in &work.bases {
@@ -230,7 +228,12 @@ impl Inner {
         }
         let artefact = Descriptor { digest: digest_of(&*work.artefact)?, size: work.artefact.size() };
         let data: Arc<dyn ReadAt> = Arc::new(Spooled(work.artefact));
-        let planned = Planned { method: work.method, artefact, bases: used, data, why: work.why, key };
+        let method = match work.method {
+            delta::Method::Whole => Method::Whole,
+            delta::Method::Compressed => Method::Compressed,
+            delta::Method::Patch => Method::Patch,
+        };
+        let planned = Planned { method, artefact, bases: used, data, why: work.why, key };
         match self.store(target, &planned) {
             // Read back, so that the spool's room is free.
             Ok(()) => Ok(self.load(&key).unwrap_or(planned)),

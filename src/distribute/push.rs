@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::message::{
     BundleAnswer, HAVE, HaveAnswer, HaveQuestion, Method, PACK, PackAnswer, SectionAnswer, SectionState,
-    SectionsQuestion, StatusAnswer, Want, path,
+    SectionsQuestion, StatusAnswer, Want, patches, path,
 };
 use super::order::{BundleOffer, Event, PlannedBlob};
 use super::planner::{Planned, Planner};
@@ -53,8 +53,9 @@ pub(super) struct Push {
 impl Push {
     /// Notes what the edge says it takes.
     pub(super) fn learn(&self, status: &StatusAnswer) {
-        self.packs.store(status.accepts.iter().any(|one| one == PACK), Ordering::Relaxed);
-        self.have.store(status.accepts.iter().any(|one| one == HAVE), Ordering::Relaxed);
+        let takes = |what: &str| status.accepts.iter().any(|one| one == what);
+        self.packs.store(takes(PACK) && takes(&patches()), Ordering::Relaxed);
+        self.have.store(takes(HAVE), Ordering::Relaxed);
     }
 
     /// The edge shows one more bundle.
@@ -172,8 +173,7 @@ impl Run<'_> {
             return Decided::Whole(*want);
         }
         let target = BlobInfo { digest: want.digest, size: want.size };
-        let name = bases.names.get(&want.digest).map_or("", String::as_str);
-        let planned = match planner.plan(self.blobs, &target, name, &bases.of(want)).await {
+        let planned = match planner.plan(self.blobs, &target, &bases.of(want)).await {
             Ok(planned) => planned,
             Err(error) => {
                 self.fell_back(want.digest, format!("nothing could be planned: {error}"));
@@ -297,10 +297,21 @@ impl Run<'_> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Which frames of the artefacts are at the edge.
+    /// Which frames of the artefacts are at the edge. An edge that was started anew does not know
+    /// which it has applied, but it knows its blobs.
     async fn positions(&self, sections: &[Section]) -> Result<BTreeMap<Digest, SectionAnswer>> {
-        let sections = sections.iter().map(|section| section.planned.artefact.digest).collect();
-        self.question(path::PACKS_HAVE, &SectionsQuestion { sections }).await.map(by_id)
+        let ids = sections.iter().map(|section| section.planned.artefact.digest).collect();
+        let mut answers = self.question(path::PACKS_HAVE, &SectionsQuestion { sections: ids }).await.map(by_id)?;
+        for section in sections.iter().filter(|section| section.sent > 0) {
+            let Some(answer) = answers.get_mut(&section.planned.artefact.digest) else { continue };
+            if answer.state == SectionState::Absent {
+                let call = Call::new(Verb::Head, path::blob(&section.want.digest));
+                if self.call(call).await?.offset == Some(section.want.size) {
+                    answer.state = SectionState::Stored;
+                }
+            }
+        }
+        Ok(answers)
     }
 
     async fn send_once(

@@ -81,7 +81,8 @@ impl Shelf {
             let plain = without_versions(name);
             // Paths made of digests alone are all alike.
             if !is_digest_alone(&plain)
-                && let Some(found) = self.best(self.by_name.get(&plain), By::Name(name), digest, size, &chosen)
+                && let Some(found) =
+                    self.best(self.by_name.get(&plain), By::Name(name), digest, size, &chosen)
             {
                 return vec![found];
             }
@@ -314,7 +315,11 @@ mod tests {
             ("npm/other/-/ts-5.4.2.tgz", 500),
         ]);
         assert_eq!(chosen(&shelf, "npm/ts/-/ts-5.4.3.tgz", 500), ["npm/ts/-/ts-5.4.2.tgz"]);
-        assert_eq!(chosen(&shelf, "npm/new/ts-6.0.tgz", 500).len(), 2, "one by its file's name, one by its size");
+        assert_eq!(
+            chosen(&shelf, "npm/new/ts-6.0.tgz", 500).len(),
+            2,
+            "one by its file's name, one by its size"
+        );
     }
 
     #[test]
@@ -328,7 +333,8 @@ mod tests {
 
     #[test]
     fn other_kinds_and_other_sizes_are_no_bases() {
-        let shelf = shelf(&[("f/a.jar", 1000), ("f/b.txt", 1000), ("f/huge.jar", 100_000), ("f/none.jar", 0)]);
+        let shelf =
+            shelf(&[("f/a.jar", 1000), ("f/b.txt", 1000), ("f/huge.jar", 100_000), ("f/none.jar", 0)]);
         assert_eq!(chosen(&shelf, "f/c.jar", 1200), ["f/a.jar"]);
         assert_eq!(chosen(&shelf, "f/c.tar", 1000), Vec::<String>::new());
         assert_eq!(chosen(&shelf, "f/README", 1000), Vec::<String>::new());

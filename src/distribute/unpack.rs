@@ -1,36 +1,37 @@
 //! The edge's half of sending less: takes packs, makes blobs of artefacts, says what it has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use tracing::info;
 
-use super::engine;
 use super::inbox::{Inbox, PartWriter};
 use super::medium::{FileScratch, readable};
 use super::message::{
-    HAVE, HaveAnswer, HaveQuestion, Held, PACK, PackAnswer, Resembling, SectionAnswer, SectionState,
+    HAVE, HaveAnswer, HaveQuestion, Held, PACK, PackAnswer, Resembling, SectionAnswer, SectionState, patches,
 };
 use super::receive::Receiver;
 use super::similar::{MAX_BUNDLES, Roles, Shelf, likelihood, may_be_manifest};
 use super::slots::Slots;
-use crate::blob::{BlobInfo, BlobStoreExt as _, ByteStream};
+use crate::blob::{BlobInfo, BlobStoreExt as _, BlobWriter, ByteStream};
 use crate::blocking;
 use crate::bundle::Statement;
 use crate::catalog::{BundleRecord, BundleState};
 use crate::delta::pack::{Descriptor, Event, PartHead, Reader, Role, SectionId};
-use crate::delta::{MemoryScratch, ReadAt, Scratch};
+use crate::delta::{self, Limits, MemoryScratch, ReadAt, Scratch};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Artefacts that wait in memory when no directory is given.
 const IN_MEMORY: u64 = 256 << 20;
-/// Artefacts that are applied at the same time.
-const AT_A_TIME: usize = 2;
+/// Artefacts that are applied at the same time: large ones take turns, for their memory.
+const AT_A_TIME: usize = 4;
+/// An artefact is small if it, its bases and its blob together have no more bytes.
+const SMALL: u64 = 2 << 20;
 /// How long the answer to a pack waits for its artefacts to be applied.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What a writer is given at once.
@@ -53,7 +54,8 @@ const SECTIONS: usize = 100_000;
 pub(super) struct Unpacking {
     pub(super) inbox: Inbox,
     scratch: Arc<dyn Scratch>,
-    slots: Slots,
+    /// For large and for small artefacts.
+    slots: (Slots, Slots),
     verdicts: Mutex<BTreeMap<SectionId, Verdict>>,
     /// The blobs of statements, by the statement's digest.
     indexed: Mutex<BTreeMap<Digest, Index>>,
@@ -78,7 +80,7 @@ impl Default for Unpacking {
 impl Unpacking {
     fn over(inbox: Inbox, scratch: Arc<dyn Scratch>) -> Unpacking {
         let (verdicts, indexed) = (Mutex::default(), Mutex::default());
-        Unpacking { inbox, scratch, slots: Slots::new(AT_A_TIME), verdicts, indexed }
+        Unpacking { inbox, scratch, slots: (Slots::new(1), Slots::new(AT_A_TIME - 1)), verdicts, indexed }
     }
 
     fn verdicts(&self) -> MutexGuard<'_, BTreeMap<SectionId, Verdict>> {
@@ -99,16 +101,23 @@ impl Unpacking {
         Some(Working { unpacking: self.clone(), section })
     }
 
-    /// What became of an artefact, if it was applied; told once.
+    /// What became of an artefact, if it was applied. An answer may be lost on its way, so it is
+    /// kept for the next question.
     fn verdict(&self, section: &SectionId) -> Option<SectionAnswer> {
-        let mut verdicts = self.verdicts();
-        let (state, why) = match verdicts.get(section)? {
-            Verdict::Working => return Some(answer(*section, SectionState::Working, None)),
+        let (state, why) = match self.verdicts().get(section)? {
+            Verdict::Working => (SectionState::Working, None),
             Verdict::Stored => (SectionState::Stored, None),
             Verdict::Refused(why) => (SectionState::Refused, Some(why.clone())),
         };
-        verdicts.remove(section);
         Some(answer(*section, state, why))
+    }
+
+    /// A new part came: what was said of the artefact does not hold any more.
+    fn reconsider(&self, section: &SectionId) {
+        let mut verdicts = self.verdicts();
+        if matches!(verdicts.get(section), Some(Verdict::Stored | Verdict::Refused(_))) {
+            verdicts.remove(section);
+        }
     }
 }
 
@@ -154,7 +163,7 @@ impl Receiver {
     }
 
     pub(super) fn accepts(&self) -> Vec<String> {
-        vec![PACK.to_owned(), HAVE.to_owned()]
+        vec![PACK.to_owned(), patches(), HAVE.to_owned()]
     }
 
     /// Takes a pack. Every frame that arrives whole is kept, also when the stream breaks off. An
@@ -225,7 +234,8 @@ impl Receiver {
     pub async fn sections(&self, ids: &[SectionId]) -> Result<PackAnswer> {
         check_count(ids.len(), SECTIONS)?;
         let mut sections = Vec::new();
-        for id in ids {
+        for (step, id) in ids.iter().enumerate() {
+            blocking::after_step(step).await;
             if let Some(judged) = self.unpacking.verdict(id) {
                 sections.push(judged);
                 continue;
@@ -305,6 +315,7 @@ impl Receiver {
                 return Err(Error::new(ErrorKind::NotFound, message));
             }
         }
+        self.unpacking.reconsider(&head.section);
         let (inbox, head) = (self.unpacking.inbox.clone(), head.clone());
         blocking::run(move || match inbox.accept(&head) {
             Ok(writer) => Ok(Some(writer)),
@@ -351,7 +362,10 @@ impl Receiver {
 
     async fn try_make(&self, head: &PartHead) -> Result<()> {
         let target = BlobInfo { digest: head.target.digest, size: head.target.size };
-        let slot = self.unpacking.slots.take().await;
+        let bytes: u64 = head.bases.iter().map(|base| base.size).fold(0, u64::saturating_add);
+        let small = bytes.saturating_add(head.length).saturating_add(target.size) <= SMALL;
+        let (large, little) = &self.unpacking.slots;
+        let slot = if small { little.take().await } else { large.take().await };
         if self.blobs.stat(&target.digest).await?.is_some_and(|stored| stored.size == target.size) {
             return Ok(());
         }
@@ -363,31 +377,30 @@ impl Receiver {
         let mut bases = Vec::new();
         for base in &head.bases {
             let opened = readable(&*self.blobs, &base.digest, base.size, &*scratch).await?;
-            bases.push(opened.ok_or_else(|| {
+            let opened = opened.ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("the base {} is missing here", base.digest))
-            })?);
+            })?;
+            bases.push((base.digest, opened));
         }
-        let mut writer = self.blobs.create(&target).await?;
+        let writer = self.blobs.create(&target).await?;
         blocking::run(move || {
             // Held to the end of the work, even if nobody waits for it any more.
             let _slot = slot;
-            let mut piece = Vec::with_capacity(PIECE);
-            let mut give = |bytes: &[u8]| {
-                piece.extend_from_slice(bytes);
-                if piece.len() < PIECE {
-                    return Ok(());
-                }
-                let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE));
-                blocking::wait(writer.write(full.into()))
+            if section != target.digest {
+                check_header(&*artefact, &target)?;
+            }
+            let mut out = Filling { writer, piece: Vec::with_capacity(PIECE), failed: None };
+            let made = match section == target.digest {
+                // The artefact is the blob.
+                true => copy(&*artefact, &mut out),
+                false => delta::apply(&*artefact, &bases, &Limits::default(), &*scratch, &mut out),
             };
-            match section == target.digest {
-                true => copy(&*artefact, &mut give)?,
-                false => engine::apply(&*artefact, &bases, target.size, &*scratch, &mut give)?,
+            // What the store says is more than what can be said through a `Write`.
+            if let Some(error) = out.failed.take() {
+                return Err(error);
             }
-            if !piece.is_empty() {
-                blocking::wait(writer.write(Bytes::from(piece)))?;
-            }
-            blocking::wait(writer.commit()).map(drop)
+            made?;
+            out.finish()
         })
         .await?;
         info!(blob = %target.digest, bytes = target.size, artefact = head.length, "blob made of an artefact");
@@ -459,19 +472,62 @@ impl Receiver {
     }
 }
 
-/// Gives the bytes of an artefact that is the blob itself.
-fn copy(artefact: &dyn ReadAt, give: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+/// Whether an artefact is for the blob that the pack says.
+fn check_header(artefact: &dyn ReadAt, target: &BlobInfo) -> Result<()> {
+    let header = delta::inspect(artefact)?;
+    if (header.digest, header.size) == (target.digest, target.size) {
+        return Ok(());
+    }
+    let message = format!("the artefact makes {} of {} bytes", header.digest, header.size);
+    Err(Error::new(ErrorKind::Mismatch, message))
+}
+
+fn copy(artefact: &dyn ReadAt, out: &mut dyn Write) -> Result<()> {
     let mut buffer = vec![0; PIECE];
     let mut at = 0;
     while at < artefact.size() {
-        let read = artefact.read_at(&mut buffer, at)?;
-        if read == 0 {
-            return Err(Error::new(ErrorKind::Corrupted, format!("an artefact ends at byte {at}, too early")));
-        }
-        give(&buffer[..read])?;
-        at += read as u64;
+        let piece = (artefact.size() - at).min(PIECE as u64) as usize;
+        artefact.read_exact_at(&mut buffer[..piece], at)?;
+        out.write_all(&buffer[..piece]).map_err(|cause| Error::io("writing a blob", cause))?;
+        at += piece as u64;
     }
     Ok(())
+}
+
+/// Gives a blob's bytes to its writer, from a thread that may wait.
+struct Filling {
+    writer: Box<dyn BlobWriter>,
+    piece: Vec<u8>,
+    failed: Option<Error>,
+}
+
+impl Filling {
+    fn finish(mut self) -> Result<()> {
+        self.flush().map_err(|cause| Error::io("writing a blob", cause))?;
+        blocking::wait(self.writer.commit()).map(drop)
+    }
+}
+
+impl Write for Filling {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let full = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        blocking::wait(self.writer.write(full.into())).map_err(|error| {
+            let shown = io::Error::other(error.to_string());
+            self.failed = Some(error);
+            shown
+        })
+    }
 }
 
 fn answer(id: SectionId, state: SectionState, why: Option<String>) -> SectionAnswer {

@@ -1,0 +1,273 @@
+//! Finds which bytes of a new file are like which of an old one.
+
+use super::map::Equivalence;
+
+/// Shortest exact match that is looked at.
+const SEED: usize = 9;
+/// What a match far away must be worth to pay for its entry in the control stream.
+const FAR: i32 = 14;
+/// The same for a small shift of what came before.
+const NEAR: i32 = 5;
+const SHIFT: i64 = 96;
+const NEAR_SPAN: usize = 512;
+/// An extension ends when it has lost this much.
+const PATIENCE: i32 = 24;
+const CANDIDATES: usize = 24;
+
+/// The sorted suffixes of a text.
+#[derive(Debug)]
+pub(super) struct Index<'a> {
+    text: &'a [u8],
+    order: Vec<i32>,
+    heads: Vec<u32>,
+}
+
+impl<'a> Index<'a> {
+    pub(super) fn new(text: &'a [u8]) -> Index<'a> {
+        let mut order = vec![0i32; text.len()];
+        divsufsort::sort_in_place(text, &mut order);
+        // heads[pair] = how many suffixes sort before every suffix that starts with this pair.
+        let mut heads = vec![0u32; 65537];
+        for pair in text.windows(2) {
+            heads[usize::from(pair[0]) << 8 | usize::from(pair[1])] += 1;
+        }
+        if let Some(&last) = text.last() {
+            heads[usize::from(last) << 8] += 1;
+        }
+        let mut sum = 0;
+        for head in &mut heads {
+            let count = *head;
+            *head = sum;
+            sum += count;
+        }
+        Index { text, order, heads }
+    }
+
+    /// A position in the order next to the longest match of `wanted`, and that match's length.
+    fn longest(&self, wanted: &[u8]) -> (usize, usize) {
+        if wanted.len() < 2 {
+            return (0, 0);
+        }
+        let pair = usize::from(wanted[0]) << 8 | usize::from(wanted[1]);
+        let (mut low, mut high) = (self.heads[pair] as usize, self.heads[pair + 1] as usize);
+        if low == high {
+            return (0, 0);
+        }
+        let (mut low_common, mut high_common) = (0, 0);
+        let mut best = (low, 0);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let suffix = &self.text[self.order[middle] as usize..];
+            let skip = low_common.min(high_common);
+            let same = skip + common(&suffix[skip.min(suffix.len())..], &wanted[skip..]);
+            if same > best.1 {
+                best = (middle, same);
+            }
+            if same == wanted.len() {
+                break;
+            }
+            if same == suffix.len() || suffix[same] < wanted[same] {
+                low = middle + 1;
+                low_common = same;
+            } else {
+                high = middle;
+                high_common = same;
+            }
+        }
+        best
+    }
+}
+
+/// How many bytes two texts have in common from their start.
+#[inline]
+pub(super) fn common(a: &[u8], b: &[u8]) -> usize {
+    let length = a.len().min(b.len());
+    let (a, b) = (&a[..length], &b[..length]);
+    let mut at = 0;
+    for (x, y) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
+        let x = u64::from_le_bytes([x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]]);
+        let y = u64::from_le_bytes([y[0], y[1], y[2], y[3], y[4], y[5], y[6], y[7]]);
+        if x != y {
+            return at + (x ^ y).trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while at < length && a[at] == b[at] {
+        at += 1;
+    }
+    at
+}
+
+/// How far two texts stay alike: length and score. Equal bytes earn one, others cost one and a bit.
+fn forward(a: &[u8], b: &[u8], limit: usize) -> (usize, i32) {
+    let length = a.len().min(b.len()).min(limit);
+    let (mut score, mut best, mut at) = (0i32, (0usize, 0i32), 0usize);
+    let mut missed = 0;
+    while at < length {
+        let same = common(&a[at..length], &b[at..length]);
+        if same > 0 {
+            missed = 0;
+            at += same;
+            score += same as i32;
+            if score > best.1 {
+                best = (at, score);
+            }
+        }
+        if at < length {
+            // A changed field costs less per byte than scattered changes.
+            score -= if missed == 0 { 3 } else { 1 };
+            missed += 1;
+            at += 1;
+            if score < best.1 - PATIENCE {
+                break;
+            }
+        }
+    }
+    best
+}
+
+fn backward(a: &[u8], b: &[u8], limit: usize) -> (usize, i32) {
+    let length = a.len().min(b.len()).min(limit);
+    let (mut score, mut best) = (0i32, (0usize, 0i32));
+    let mut missed = 0;
+    for back in 1..=length {
+        if a[a.len() - back] == b[b.len() - back] {
+            missed = 0;
+            score += 1;
+            if score > best.1 {
+                best = (back, score);
+            }
+        } else {
+            score -= if missed == 0 { 3 } else { 1 };
+            missed += 1;
+            if score < best.1 - PATIENCE {
+                break;
+            }
+        }
+    }
+    best
+}
+
+/// Equivalences by new offset, not overlapping in the new file.
+pub(super) fn align(old: &[u8], new: &[u8]) -> Vec<Equivalence> {
+    let mut found: Vec<Equivalence> = Vec::new();
+    if old.len() < 2 {
+        return found;
+    }
+    let index = Index::new(old);
+    let mut at = 0usize;
+    while at + 4 <= new.len() {
+        let last = found.last().copied().unwrap_or_default();
+        let end = (last.new + last.length) as usize;
+        let diagonal = i64::from(last.old) - i64::from(last.new);
+        let mut best: Option<(i32, usize, i32)> = None; // gain, old, score
+        let mut offer = |place: usize, cost: i32, limit: usize| {
+            let (_, score) = forward(&old[place..], &new[at..], limit);
+            let (_, behind) = backward(&old[..place], &new[..at], (at - end).min(64));
+            let gain = score + behind - cost;
+            if best.is_none_or(|best| gain > best.0) {
+                best = Some((gain, place, score));
+            }
+        };
+        if at - end < NEAR_SPAN && !found.is_empty() {
+            let here = &new[at..at + 4];
+            for shift in -SHIFT..=SHIFT {
+                let place = at as i64 + diagonal + shift;
+                if place >= 0
+                    && let Some(there) = old.get(place as usize..place as usize + 4)
+                    && there == here
+                {
+                    offer(place as usize, NEAR, 512);
+                }
+            }
+        }
+        let (position, length) = index.longest(&new[at..]);
+        if length >= SEED {
+            let mut tried = 0;
+            let shortest = length - length / 4;
+            for step in 0..CANDIDATES {
+                let there = if step % 2 == 0 {
+                    position.wrapping_add(step / 2)
+                } else {
+                    position.wrapping_sub(step / 2 + 1)
+                };
+                let Some(&place) = index.order.get(there) else { continue };
+                let place = place as usize;
+                if step > 0 && common(&old[place..], &new[at..new.len().min(at + shortest)]) < shortest {
+                    continue;
+                }
+                tried += 1;
+                let near = (place as i64 - at as i64 - diagonal).abs();
+                let cost = if near <= SHIFT {
+                    NEAR
+                } else if near < 4096 {
+                    FAR - 4
+                } else {
+                    FAR
+                };
+                offer(place, cost, 512);
+            }
+            let _ = tried;
+        }
+        match best {
+            Some((gain, place, _)) if gain > 0 => {
+                let (length, _) = forward(&old[place..], &new[at..], usize::MAX);
+                let (behind, _) = backward(&old[..place], &new[..at], at - end);
+                let mut next = Equivalence {
+                    new: (at - behind) as u32,
+                    old: (place - behind) as u32,
+                    length: (length + behind) as u32,
+                };
+                at += length.max(1);
+                if behind == (place - (place - behind)) && next.new as usize == end {
+                    overlap(old, new, &mut found, &mut next);
+                }
+                push(&mut found, next);
+            }
+            _ => at += 1,
+        }
+    }
+    found
+}
+
+fn push(found: &mut Vec<Equivalence>, next: Equivalence) {
+    if let Some(last) = found.last_mut()
+        && last.new + last.length == next.new
+        && last.old + last.length == next.old
+    {
+        last.length += next.length;
+        return;
+    }
+    if next.length > 0 {
+        found.push(next);
+    }
+}
+
+/// Moves the border between the last equivalence and the next one to where it fits best.
+fn overlap(old: &[u8], new: &[u8], found: &mut Vec<Equivalence>, next: &mut Equivalence) {
+    while let Some(last) = found.last_mut() {
+        let room = (last.length as usize).min(next.old as usize).min(4096);
+        let (mut score, mut best) = (0i32, (0usize, 0i32));
+        for back in 1..=room {
+            let byte = new[next.new as usize - back];
+            let ours = i32::from(byte == old[next.old as usize - back]);
+            let theirs = i32::from(byte == old[(last.old + last.length) as usize - back]);
+            score += ours - theirs;
+            if score > best.1 {
+                best = (back, score);
+            }
+            if score < best.1 - PATIENCE {
+                break;
+            }
+        }
+        let cut = best.0 as u32;
+        next.new -= cut;
+        next.old -= cut;
+        next.length += cut;
+        last.length -= cut;
+        if last.length > 0 {
+            return;
+        }
+        found.pop();
+    }
+}

@@ -1,0 +1,154 @@
+//! Follows what has been written: instructions, earlier occurrences, hits.
+
+use super::site::Layout;
+use super::x86::{self, Parsed, Part};
+
+/// Follows instructions through the code of a file as it becomes known.
+#[derive(Debug, Default)]
+pub(super) struct Tracker {
+    range: usize,
+    start: usize,
+    previous: u32,
+    earlier: u32,
+}
+
+fn mix(a: u32, b: u32) -> u32 {
+    let h = (a ^ b.rotate_left(16)).wrapping_mul(0x9e37_79b1);
+    h ^ h >> 15
+}
+
+/// What is known about the instruction at a place.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    pub(super) part: u32,
+    pub(super) prefix: u32,
+    pub(super) previous: u32,
+    pub(super) earlier: u32,
+}
+
+impl Tracker {
+    /// Moves on to `at`; everything before is known.
+    #[inline]
+    pub(super) fn place(&mut self, new: &[u8], at: usize, layout: &Layout) -> Place {
+        while let Some(&(from, to)) = layout.code.get(self.range) {
+            if at < from as usize {
+                return Place::default();
+            }
+            if at >= to as usize {
+                self.range += 1;
+                continue;
+            }
+            self.start = self.start.max(from as usize);
+            loop {
+                // Bounded, so that a place is cheap however far back the instruction began.
+                let known = &new[self.start..at];
+                match x86::parse(&known[..known.len().min(x86::MAX)]) {
+                    Parsed::Whole(instruction) => {
+                        let length = usize::from(instruction.length);
+                        self.earlier = mix(self.earlier, self.previous) & 0xffff_ff;
+                        self.previous = signature(&known[..length], usize::from(instruction.field));
+                        self.start += length;
+                    }
+                    Parsed::Unfinished(part) => {
+                        let mut prefix = known.len() as u32;
+                        for &byte in known {
+                            prefix = mix(prefix, u32::from(byte) + 1);
+                        }
+                        return Place {
+                            part: number(part),
+                            prefix,
+                            previous: self.previous,
+                            earlier: self.earlier,
+                        };
+                    }
+                }
+            }
+        }
+        Place::default()
+    }
+}
+
+fn number(part: Part) -> u32 {
+    match part {
+        Part::Opcode => 1,
+        Part::ModRm => 2,
+        Part::Sib => 3,
+        Part::Displacement(index, false) => 4 + u32::from(index & 3),
+        Part::Displacement(index, true) => 8 + u32::from(index & 3),
+        Part::Immediate(index) => 12 + u32::from(index & 7),
+        Part::Branch(index) => 20 + u32::from(index & 3),
+    }
+}
+
+/// The opcode and the operands' shapes, without displacements and constants.
+fn signature(instruction: &[u8], field: usize) -> u32 {
+    let keep = if field > 0 { field } else { instruction.len().min(3) };
+    let mut hash = instruction.len() as u32;
+    for &byte in &instruction[..keep] {
+        hash = mix(hash, u32::from(byte) + 1);
+    }
+    hash
+}
+
+const ECHO_BITS: u32 = 20;
+const ECHO_BYTES: usize = 6;
+
+/// Finds where the last bytes occurred before.
+#[derive(Debug)]
+pub(super) struct Echo {
+    heads: Vec<u32>,
+    at: usize,
+    length: u32,
+    next: usize,
+}
+
+impl Echo {
+    pub(super) fn new() -> Echo {
+        Echo { heads: vec![0; 1 << ECHO_BITS], at: 0, length: 0, next: 0 }
+    }
+
+    /// What is likely at `at`, and how many bytes before it agree.
+    #[inline]
+    pub(super) fn look(&mut self, new: &[u8], at: usize) -> (u32, u32) {
+        if at != self.next {
+            self.length = 0;
+        }
+        self.next = at + 1;
+        if at < ECHO_BYTES {
+            return (256, 0);
+        }
+        if self.length > 0 && new[self.at] == new[at - 1] {
+            self.length = (self.length + 1).min(65535);
+            self.at += 1;
+        } else {
+            self.length = 0;
+        }
+        let b = &new[at - ECHO_BYTES..at];
+        let key = u32::from_le_bytes([b[0], b[1], b[2], b[3]]).wrapping_mul(0x9e37_79b1)
+            ^ (u32::from(b[4]) << 8 | u32::from(b[5])).wrapping_mul(0x85eb_ca6b);
+        let head = &mut self.heads[(key.wrapping_mul(0x2c1b_3c6d) >> (32 - ECHO_BITS)) as usize];
+        if self.length == 0 {
+            let candidate = *head as usize;
+            if candidate > 0 && candidate < at {
+                while (self.length as usize) < candidate.min(32)
+                    && new[candidate - 1 - self.length as usize] == new[at - 1 - self.length as usize]
+                {
+                    self.length += 1;
+                }
+                self.at = candidate;
+                if self.length < 4 {
+                    self.length = 0;
+                }
+            }
+        }
+        *head = at as u32;
+        if self.length > 0 { (u32::from(new[self.at]), self.length) } else { (256, 0) }
+    }
+
+    /// Forgets what is behind: another file begins.
+    pub(super) fn restart(&mut self) {
+        self.heads.fill(0);
+        self.length = 0;
+        self.next = 0;
+    }
+}

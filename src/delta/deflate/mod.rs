@@ -1,0 +1,63 @@
+//! Deflate streams (RFC 1951): decoded, and made again bit for bit.
+
+mod encoder;
+mod hash;
+mod header;
+mod identify;
+mod inflate;
+mod input;
+mod merge;
+mod model;
+mod output;
+mod split;
+mod survey;
+mod table;
+#[cfg(test)]
+mod tests;
+mod token;
+mod tree;
+
+pub(crate) use encoder::{Encoder, Variant, encode};
+pub(crate) use identify::identify;
+pub(crate) use inflate::inflate;
+pub(crate) use merge::merge;
+pub(crate) use model::Strategy;
+pub(crate) use split::split;
+
+use crate::error::{Error, ErrorKind};
+
+/// How far a deflate stream reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Bytes of the stream, the last one maybe used in part.
+    pub(crate) coded: u64,
+    /// Bytes that it stands for.
+    pub(crate) plain: u64,
+}
+
+#[cold]
+fn broken(what: &'static str) -> Error {
+    Error::new(ErrorKind::Invalid, format!("the deflate stream has {what}"))
+}
+
+#[cold]
+fn truncated() -> Error {
+    Error::new(ErrorKind::Invalid, "the deflate stream ends too early")
+}
+
+pub(crate) fn split(
+    _: &dyn super::ReadAt,
+    _: std::ops::Range<u64>,
+    _: &mut dyn super::Spool,
+    _: &mut dyn super::Spool,
+) -> crate::error::Result<()> {
+    Err(crate::error::Error::invalid("later"))
+}
+pub(crate) fn merge(
+    _: &mut dyn std::io::Read,
+    _: &mut dyn std::io::Read,
+    _: &mut dyn std::io::Read,
+    _: &mut dyn std::io::Write,
+) -> crate::error::Result<u64> {
+    Err(crate::error::Error::invalid("later"))
+}
