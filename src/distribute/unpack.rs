@@ -393,7 +393,7 @@ impl Receiver {
             let made = match section == target.digest {
                 // The artefact is the blob.
                 true => copy(&*artefact, &mut out),
-                false => delta::apply(&*artefact, &bases, &Limits::default(), &*scratch, &mut out),
+                false => delta::apply(&*artefact, &bases, &Limits::default(), &*scratch, &mut out).map(drop),
             };
             // What the store says is more than what can be said through a `Write`.
             if let Some(error) = out.failed.take() {

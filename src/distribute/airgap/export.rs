@@ -266,7 +266,7 @@ async fn plan(
         && target.size >= SMALL
     {
         let bases: Vec<Candidate> = shelf.choose(&[name], &target.digest, target.size);
-        let planned = planner.plan(blobs, target, name, &bases).await?;
+        let planned = planner.plan(blobs, target, &bases).await?;
         if planned.method != Method::Whole && planned.artefact.size < target.size {
             return Ok((*target, Some(planned)));
         }
