@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use distedge::delta::pack::volume;
 use distedge::distribute::airgap::{MAX_RECEIPTS, Receipts};
-use distedge::distribute::{Events, Planner, PlannerOptions};
+use distedge::distribute::Events;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::{BundleName, NodeName, Version};
 use distedge::source::{AirGapOptions, Recorded, Source};
@@ -91,9 +91,9 @@ impl FromStr for Size {
 }
 
 impl AirGap {
-    pub(crate) async fn run(&self, source: &Source, data: &Path, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         match self {
-            AirGap::Export(export) => export.run(source, data, output).await,
+            AirGap::Export(export) => export.run(source, output).await,
             AirGap::Receipts { file } => {
                 let recorded = source.record_receipts(&read_receipts(file)?).await?;
                 output.show(|| to_json(&recorded), || sentence(&recorded));
@@ -105,7 +105,7 @@ impl AirGap {
 }
 
 impl Export {
-    async fn run(&self, source: &Source, data: &Path, output: &Output) -> Result<()> {
+    async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         if let Some(file) = &self.since {
             let recorded = source.record_receipts(&read_receipts(file)?).await?;
             if recorded.edge != self.edge {
@@ -120,11 +120,7 @@ impl Export {
                 bundles.push((name.parse::<BundleName>()?, version.parse::<Version>()?));
             }
         }
-        let planner = match self.whole {
-            true => None,
-            false => Some(Planner::open(data.join("plans"), PlannerOptions::default())?),
-        };
-        let options = AirGapOptions { bundles, volume: self.volume_size.0, everything: self.whole, planner };
+        let options = AirGapOptions { bundles, volume: self.volume_size.0, whole: self.whole };
         let quiet: Events = Arc::new(|_| ());
         let export = source.air_gap(&self.edge, &options, &quiet).await?;
         let name = self.name.as_deref().unwrap_or(self.edge.as_str());

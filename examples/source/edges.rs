@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use distedge::bundle::Country;
+use distedge::distribute::Window;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
 use distedge::secret::Secret;
@@ -11,12 +12,14 @@ use distedge::source::{EdgeRecord, Source};
 use serde_json::json;
 
 use crate::keys::read_secret;
-use crate::output::{Output, table};
+use crate::output::{Output, bytes, table};
 
 #[derive(Subcommand)]
 pub(crate) enum Edge {
     /// Add an edge, or change what is known of it: what is not given stays as it is.
     Add(Box<Add>),
+    /// Limit what goes to an edge, and when.
+    Set(Set),
     /// List the edges.
     List,
     /// Forget an edge, what it should hold and what it proved.
@@ -29,6 +32,70 @@ pub(crate) enum Edge {
         /// Its name.
         name: NodeName,
     },
+}
+
+#[derive(Args)]
+pub(crate) struct Set {
+    /// Its name.
+    name: NodeName,
+    /// How much may go to it in a second, like 500kB, 10MB or 2MiB; `none` for as much as there is.
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    rate: Option<Rate>,
+    /// Hours at which bundles may go to it, in UTC, like 22:00-06:00 or "sat,sun 00:00-24:00"; several
+    /// are alternatives.
+    #[arg(long, value_name = "HOURS")]
+    window: Vec<Window>,
+    /// Bundles may go to it at any hour.
+    #[arg(long, conflicts_with = "window")]
+    any_time: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rate(Option<u64>);
+
+fn parse_rate(text: &str) -> Result<Rate> {
+    if text == "none" {
+        return Ok(Rate(None));
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim().trim_end_matches("/s") {
+        "" | "B" => Some(1),
+        "kB" | "k" => Some(1000),
+        "KiB" => Some(1 << 10),
+        "MB" | "M" => Some(1_000_000),
+        "MiB" => Some(1 << 20),
+        "GB" | "G" => Some(1_000_000_000),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let rate = number.parse::<u64>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    match rate.filter(|rate| *rate > 0) {
+        Some(rate) => Ok(Rate(Some(rate))),
+        None => Err(Error::invalid(format!("{text:?} is not a rate: expected bytes in a second, like 10MB"))),
+    }
+}
+
+impl Set {
+    async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+        let mut edge = source.edge(&self.name).await?.ok_or_else(|| unknown(&self.name))?;
+        if let Some(Rate(rate)) = self.rate {
+            edge.rate = rate;
+        }
+        if self.any_time || !self.window.is_empty() {
+            edge.windows.clone_from(&self.window);
+        }
+        source.set_edge(&edge, None).await?;
+        output.show(|| json!(edge), || format!("The edge {}: {}.", edge.name, limits(&edge)));
+        Ok(())
+    }
+}
+
+fn limits(edge: &EdgeRecord) -> String {
+    let rate = edge.rate.map_or_else(|| "any rate".to_owned(), |rate| format!("{} in a second", bytes(rate)));
+    let windows: Vec<String> = edge.windows.iter().map(ToString::to_string).collect();
+    let hours = if windows.is_empty() { "at any time".to_owned() } else { windows.join("; ") };
+    format!("{rate}, {hours}")
 }
 
 #[derive(Args)]
@@ -106,13 +173,14 @@ impl Edge {
     pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
         match self {
             Edge::Add(add) => add.run(source, output).await?,
+            Edge::Set(set) => set.run(source, output).await?,
             Edge::List => {
                 let edges = source.edges().await?;
                 output.show(
                     || json!(edges),
                     || {
                         let rows: Vec<_> = edges.iter().map(row).collect();
-                        table(&["EDGE", "URL", "SITE", "CITY", "COUNTRY", "LABELS"], &rows)
+                        table(&["EDGE", "URL", "SITE", "CITY", "COUNTRY", "LABELS", "LIMITS"], &rows)
                     },
                 );
             }
@@ -149,6 +217,7 @@ fn row(edge: &EdgeRecord) -> Vec<String> {
         edge.city.clone().unwrap_or_default(),
         edge.country.as_ref().map(ToString::to_string).unwrap_or_default(),
         labels.join(","),
+        if edge.rate.is_none() && edge.windows.is_empty() { String::new() } else { limits(edge) },
     ]
 }
 

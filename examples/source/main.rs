@@ -151,7 +151,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
         Command::Distribute(distribute) => return distribute.run(&source, output).await,
         Command::Sync(sync) => return sync.run(&source, output).await,
         Command::Status(status) => status.run(&source, output).await?,
-        Command::AirGap(air_gap) => air_gap.run(&source, &cli.data, output).await?,
+        Command::AirGap(air_gap) => air_gap.run(&source, output).await?,
         Command::Trust(trust) => trust.run(&source, output).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -79,7 +79,8 @@ impl FromStr for Window {
         let minutes = |text: &str| -> Option<u32> {
             let (hour, minute) = text.split_once(':')?;
             let number = |text: &str| -> Option<u32> {
-                (text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+                (text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit()))
+                    .then(|| text.parse().ok())?
             };
             let (hour, minute) = (number(hour)?, number(minute)?);
             (minute < 60 && hour * 60 + minute <= 24 * 60).then_some(hour * 60 + minute)
@@ -289,9 +290,16 @@ mod tests {
         for text in ["22:00-06:00", "sat,sun 00:00-24:00", "mon 01:02-03:04"] {
             assert_eq!(text.parse::<Window>().unwrap().to_string(), text);
         }
-        for bad in
-            ["", "22:00", "22:00-22:00", "24:00-01:00", "1:00-2:00", "25:00-26:00", "x 01:00-02:00", "01:60-02:00"]
-        {
+        for bad in [
+            "",
+            "22:00",
+            "22:00-22:00",
+            "24:00-01:00",
+            "1:00-2:00",
+            "25:00-26:00",
+            "x 01:00-02:00",
+            "01:60-02:00",
+        ] {
             assert!(bad.parse::<Window>().is_err(), "{bad}");
         }
     }

@@ -168,7 +168,10 @@ pub(super) async fn readable(
             while let Some(chunk) = stream.next().await {
                 let chunk = chunk?;
                 if spool.size() + chunk.len() as u64 > size {
-                    return Err(Error::new(ErrorKind::Corrupted, format!("blob {digest} is longer than it is")));
+                    return Err(Error::new(
+                        ErrorKind::Corrupted,
+                        format!("blob {digest} is longer than it is"),
+                    ));
                 }
                 spool.append(&chunk)?;
             }
@@ -198,7 +201,10 @@ pub(super) fn digest_of(data: &dyn ReadAt) -> Result<Digest> {
     while at < data.size() {
         let read = data.read_at(&mut buffer, at)?;
         if read == 0 {
-            return Err(Error::new(ErrorKind::Corrupted, format!("stored bytes end at byte {at}, too early")));
+            return Err(Error::new(
+                ErrorKind::Corrupted,
+                format!("stored bytes end at byte {at}, too early"),
+            ));
         }
         hasher.update(&buffer[..read]);
         at += read as u64;

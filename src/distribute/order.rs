@@ -215,4 +215,3 @@ pub struct Outcome {
 
 /// Who is told of [`Event`]s.
 pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
-

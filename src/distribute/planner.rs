@@ -102,7 +102,10 @@ impl Planner {
         let slots = Slots::new(options.parallel);
         let (flights, made, reused) = Default::default();
         let effort = options.effort.min(9);
-        Ok(Planner { inner: Arc::new(Inner { directory, scratch, options, slots, flights, made, reused }), effort })
+        Ok(Planner {
+            inner: Arc::new(Inner { directory, scratch, options, slots, flights, made, reused }),
+            effort,
+        })
     }
 
     /// The same planner with another effort, 0 to 9.
@@ -188,7 +191,6 @@ impl Planner {
         flights.insert(key, Arc::downgrade(&flight));
         flight
     }
-
 }
 
 impl Inner {

@@ -130,10 +130,12 @@ impl Run<'_> {
             Err(error) => return Some(error),
         };
         let decided = stream::iter(wants).map(|want| self.decide(planner, want, &bases));
-        let jobs = decided.buffer_unordered(AHEAD).ready_chunks(AHEAD).flat_map(|decided| {
-            stream::iter(gathered(decided))
-        });
-        let mut results = jobs.map(|job| self.perform(planner, job)).buffer_unordered(self.options.parallel.max(1));
+        let jobs = decided
+            .buffer_unordered(AHEAD)
+            .ready_chunks(AHEAD)
+            .flat_map(|decided| stream::iter(gathered(decided)));
+        let mut results =
+            jobs.map(|job| self.perform(planner, job)).buffer_unordered(self.options.parallel.max(1));
         let mut failed = None;
         while let Some(result) = results.next().await {
             if let Err(error) = result {
@@ -301,7 +303,8 @@ impl Run<'_> {
     /// which it has applied, but it knows its blobs.
     async fn positions(&self, sections: &[Section]) -> Result<BTreeMap<Digest, SectionAnswer>> {
         let ids = sections.iter().map(|section| section.planned.artefact.digest).collect();
-        let mut answers = self.question(path::PACKS_HAVE, &SectionsQuestion { sections: ids }).await.map(by_id)?;
+        let mut answers =
+            self.question(path::PACKS_HAVE, &SectionsQuestion { sections: ids }).await.map(by_id)?;
         for section in sections.iter().filter(|section| section.sent > 0) {
             let Some(answer) = answers.get_mut(&section.planned.artefact.digest) else { continue };
             if answer.state == SectionState::Absent {
@@ -340,8 +343,9 @@ impl Run<'_> {
         Q: serde::Serialize + Sync,
         A: serde::de::DeserializeOwned,
     {
-        let body = serde_json::to_vec(question)
-            .map_err(|cause| Error::new(ErrorKind::Internal, format!("a question cannot be written: {cause}")))?;
+        let body = serde_json::to_vec(question).map_err(|cause| {
+            Error::new(ErrorKind::Internal, format!("a question cannot be written: {cause}"))
+        })?;
         self.ask(Call::new(Verb::Post, path).with_bytes(body)).await
     }
 
@@ -359,7 +363,9 @@ impl Run<'_> {
         };
         let known = self.desired.bundles.iter().chain(&self.desired.given);
         let mut ranked: Vec<_> = known.filter_map(|offer| shown(&offer).map(|one| (offer, one))).collect();
-        ranked.sort_by_key(|(_, one)| likelihood(statement.bundle(), &one.name, one.seq, one.created.as_unix()));
+        ranked.sort_by_key(|(_, one)| {
+            likelihood(statement.bundle(), &one.name, one.seq, one.created.as_unix())
+        });
         self.read_roles(statement, &mut bases.roles).await;
         for (offer, _) in ranked.into_iter().take(MAX_BUNDLES) {
             let held = self.known(offer)?;
@@ -451,9 +457,10 @@ impl Run<'_> {
 
     /// Reads the image manifests of a bundle. One that cannot be read says nothing.
     async fn read_roles(&self, statement: &Statement, roles: &mut Roles) {
-        let manifests = statement.items().iter().filter(|item| {
-            may_be_manifest(&item.name(), item.media_type.as_deref(), item.size)
-        });
+        let manifests = statement
+            .items()
+            .iter()
+            .filter(|item| may_be_manifest(&item.name(), item.media_type.as_deref(), item.size));
         for item in manifests.take(MANIFESTS) {
             if let Ok(Some(bytes)) = self.blobs.read(&item.digest, item.size).await {
                 roles.read(&item.name(), &bytes);

@@ -303,7 +303,10 @@ impl Receiver {
     /// Whether frames of this artefact may come; `None` while somebody else sends some.
     pub(super) async fn admit(&self, needs: &Needs, head: &PartHead) -> Result<Option<PartWriter>> {
         if head.role != Role::Artefact {
-            return Err(Error::new(ErrorKind::Unsupported, "a pack for an edge holds artefacts and nothing else"));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "a pack for an edge holds artefacts and nothing else",
+            ));
         }
         if !self.is_in(needs, &head.target, false).await? {
             let message = format!("no bundle that was offered here needs {}", head.target.digest);

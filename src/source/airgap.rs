@@ -12,7 +12,7 @@ use super::state::BundleRecord;
 use crate::blocking;
 use crate::bundle::Receipt;
 use crate::distribute::airgap::{Export, Receipts, Shipment, prepare};
-use crate::distribute::{BundleOffer, Events, FileScratch, Planner, attest};
+use crate::distribute::{BundleOffer, Events, FileScratch, attest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::Batch;
 use crate::name::{BundleName, NodeName, Version};
@@ -27,15 +27,13 @@ pub struct AirGapOptions {
     pub bundles: Vec<(BundleName, Version)>,
     /// How many bytes a volume may have.
     pub volume: u64,
-    /// Count on nothing that the edge proved to hold.
-    pub everything: bool,
-    /// Who finds out how little needs to travel; without it blobs travel whole.
-    pub planner: Option<Planner>,
+    /// Count on nothing that the edge proved to hold: all blobs, as they are.
+    pub whole: bool,
 }
 
 impl Default for AirGapOptions {
     fn default() -> AirGapOptions {
-        AirGapOptions { bundles: Vec::new(), volume: VOLUME_SIZE, everything: false, planner: None }
+        AirGapOptions { bundles: Vec::new(), volume: VOLUME_SIZE, whole: false }
     }
 }
 
@@ -68,7 +66,7 @@ impl Source {
             false => options.bundles.clone(),
             true => desired
                 .iter()
-                .filter(|record| options.everything || !proven.contains_key(&id(record)))
+                .filter(|record| options.whole || !proven.contains_key(&id(record)))
                 .map(id)
                 .collect(),
         };
@@ -86,7 +84,7 @@ impl Source {
             };
             bundles.push(self.offer_of(record).await?);
         }
-        for record in desired.iter().filter(|record| !options.everything && !named.contains(&id(record))) {
+        for record in desired.iter().filter(|record| !options.whole && !named.contains(&id(record))) {
             if proven.contains_key(&id(record)) {
                 given.push(self.offer_of(record).await?);
             }
@@ -99,8 +97,9 @@ impl Source {
             given,
             volume: options.volume,
         };
+        let planner = self.planner.as_ref().filter(|_| !options.whole);
         let scratch = FileScratch::open(self.spool.join("air-gap"))?;
-        prepare(&*self.blobs, options.planner.as_ref(), &scratch, &shipment, events).await
+        prepare(&*self.blobs, planner, &scratch, &shipment, events).await
     }
 
     /// Writes volumes of a set into `directory` as `NAME.001.distedge` and so on: all of them, or

@@ -15,7 +15,7 @@ use super::record::{ATTEMPTS, decode, encode, key, lost_race, prefix};
 use super::state::BundleRecord;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
-use crate::distribute::{self, BundleOffer, Desired, Event, PlannedBlob};
+use crate::distribute::{self, BundleOffer, Desired, Event, Method, PlannedBlob, Tally};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::PublicKey;
 use crate::meta::Batch;
@@ -41,11 +41,15 @@ pub struct ConvergeOptions {
     pub uploads: usize,
     /// Only find out what would be sent; nothing changes, here or at the edges.
     pub dry_run: bool,
+    /// Send whole blobs, and look for nothing smaller.
+    pub whole: bool,
+    /// How hard to look, 0 to 9; as the planner does by itself if not given.
+    pub effort: Option<u8>,
 }
 
 impl Default for ConvergeOptions {
     fn default() -> ConvergeOptions {
-        ConvergeOptions { edges: None, parallel: 8, uploads: 8, dry_run: false }
+        ConvergeOptions { edges: None, parallel: 8, uploads: 8, dry_run: false, whole: false, effort: None }
     }
 }
 
@@ -64,10 +68,18 @@ pub struct EdgeOutcome {
     pub failed: Vec<(BundleName, Version, Error)>,
     /// How many bundles the edge proved to hold.
     pub proven: u64,
-    /// Bytes of blobs that were sent.
+    /// Bytes that went out for blobs.
     pub sent_bytes: u64,
     /// Blobs that were completed.
     pub sent_blobs: u64,
+    /// Bytes that whole blobs would have taken.
+    pub whole_bytes: u64,
+    /// What was completed, by the way it travelled.
+    pub methods: BTreeMap<Method, Tally>,
+    /// Blobs that could not travel as planned, and why.
+    pub fell_back: Vec<(Digest, String)>,
+    /// When its window opens, if that is what the rest waits for.
+    pub waits: Option<Timestamp>,
     /// What a dry run would send, or a broken run did not.
     pub plan: Vec<PlannedBlob>,
     /// The edge's drift after the run, or as a dry run found it; see [`EdgeStatus::drift`].
@@ -77,7 +89,7 @@ pub struct EdgeOutcome {
 impl EdgeOutcome {
     /// Whether everything that was to be done was done.
     pub fn is_complete(&self) -> bool {
-        self.error.is_none() && self.failed.is_empty()
+        self.error.is_none() && self.failed.is_empty() && self.waits.is_none()
     }
 }
 
@@ -285,7 +297,8 @@ impl Source {
         progress: &ConvergeProgress,
     ) -> Result<EdgeOutcome> {
         let pinned = self.contact(&edge.name).await?.identity;
-        let desired = Desired { edge: edge.name.clone(), identity: pinned.clone(), trust, bundles, given: Vec::new() };
+        let given = self.given(&edge.name, &bundles).await?;
+        let desired = Desired { edge: edge.name.clone(), identity: pinned.clone(), trust, bundles, given };
         let (told, name) = (progress.clone(), edge.name.clone());
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| told(&name, event));
         let reached = async {
@@ -293,6 +306,14 @@ impl Source {
             let now = self.clock.now();
             let mut how = distribute::Options::at(now);
             (how.parallel, how.dry_run) = (options.uploads, options.dry_run);
+            how.link = edge.link(self.clock.clone());
+            #[cfg(feature = "delta")]
+            if let Some(planner) = self.planner.clone().filter(|_| !options.whole) {
+                how.planner = Some(match options.effort {
+                    Some(effort) => planner.with_effort(effort),
+                    None => planner,
+                });
+            }
             distribute::converge(&*transport, &*self.blobs, &desired, how, &events).await
         };
         let reached = reached.await;
@@ -303,6 +324,10 @@ impl Source {
             proven: 0,
             sent_bytes: 0,
             sent_blobs: 0,
+            whole_bytes: 0,
+            methods: BTreeMap::new(),
+            fell_back: Vec::new(),
+            waits: None,
             plan: Vec::new(),
             drift: 0,
         };
@@ -348,6 +373,10 @@ impl Source {
                 outcome.plan = run.plan;
                 outcome.sent_bytes = run.sent_bytes;
                 outcome.sent_blobs = run.sent_blobs;
+                outcome.whole_bytes = run.whole_bytes;
+                outcome.methods = run.methods;
+                outcome.fell_back = run.fell_back;
+                outcome.waits = run.waits;
             }
         }
         outcome.drift = match proven {
@@ -358,6 +387,28 @@ impl Source {
             None => self.drift(&edge.name, records).await?.1,
         };
         Ok(outcome)
+    }
+
+    /// Bundles that the edge proved to hold besides `bundles`: it may hold them still.
+    async fn given(&self, edge: &NodeName, bundles: &[BundleOffer]) -> Result<Vec<BundleOffer>> {
+        let mut given = Vec::new();
+        for receipt in self.receipts(edge).await? {
+            if bundles.iter().any(|one| one.name == receipt.bundle && one.version == receipt.version) {
+                continue;
+            }
+            // A draft of the same name may have taken its place.
+            let Some(record) = self.bundle(&receipt.bundle, &receipt.version).await? else { continue };
+            if record.digest == receipt.payload && record.withdrawn.is_none() {
+                let envelope = self.envelope(&record.name, &record.version).await?;
+                given.push(BundleOffer {
+                    name: record.name,
+                    version: record.version,
+                    digest: record.digest,
+                    envelope,
+                });
+            }
+        }
+        Ok(given)
     }
 
     /// What a run means for the receipts that are kept.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,8 @@ use super::pattern::Pattern;
 use super::record::{ATTEMPTS, decode, encode, key, lost_race, prefix};
 use super::release::bundle_key;
 use crate::bundle::{Country, EdgeEntry, Statement};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
+use crate::distribute::{Link, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::Batch;
 use crate::name::{BundleName, NodeName, Version};
@@ -40,6 +42,12 @@ pub struct EdgeRecord {
     /// Labels: `group` → `eu`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// How many bytes in a second may go to it; as many as there are if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    /// When bundles may go to it; always if none is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
 }
 
 impl EdgeRecord {
@@ -53,7 +61,15 @@ impl EdgeRecord {
             city: None,
             country: None,
             labels: BTreeMap::new(),
+            rate: None,
+            windows: Vec::new(),
         }
+    }
+
+    /// The way to it, if it has limits.
+    pub(super) fn link(&self, clock: Arc<dyn Clock>) -> Option<Link> {
+        let limited = self.rate.is_some() || !self.windows.is_empty();
+        limited.then(|| Link::new(self.rate, self.windows.clone(), clock))
     }
 
     fn check(&self) -> Result<()> {
@@ -66,6 +82,9 @@ impl EdgeRecord {
             return Err(Error::invalid(
                 "an edge's address is http:// or https://, a host, and nothing secret: no user, no query",
             ));
+        }
+        if self.rate == Some(0) {
+            return Err(Error::invalid("nothing goes to an edge at 0 bytes in a second"));
         }
         for (what, text) in [("site", &self.site), ("city", &self.city)] {
             if let Some(text) = text

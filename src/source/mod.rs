@@ -60,6 +60,10 @@ use self::record::{Records, encode, key};
 use crate::blob::BlobStore;
 use crate::clock::{Clock, Timestamp};
 use crate::digest::to_hex;
+#[cfg(feature = "delta")]
+use crate::distribute::Planner;
+#[cfg(all(feature = "redb", feature = "delta"))]
+use crate::distribute::PlannerOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Batch, MetadataStore};
 use crate::name::Tenant;
@@ -128,6 +132,8 @@ pub struct Source {
     clock: Arc<dyn Clock>,
     vault: Arc<dyn Vault>,
     spool: PathBuf,
+    #[cfg(feature = "delta")]
+    planner: Option<Planner>,
     /// Held while records come to name blobs, and while blobs without a record are removed.
     blobs_in_use: Mutex<()>,
 }
@@ -179,7 +185,8 @@ impl Source {
         // What is not released yet is nobody's business on this machine.
         private_directory(directory)
             .map_err(|cause| Error::io(format!("creating {}", directory.display()), cause))?;
-        Source::create_over(Ports::embedded(directory)?, tenant, project).await
+        let source = Source::create_over(Ports::embedded(directory)?, tenant, project).await?;
+        source.remembering(directory)
     }
 
     /// Opens the source of a data directory.
@@ -196,9 +203,36 @@ impl Source {
                 format!("{} holds no source; set one up with init", directory.display()),
             ));
         }
-        Source::open_over(Ports::embedded(directory)?)
-            .await
+        let source = Source::open_over(Ports::embedded(directory)?).await;
+        source
+            .and_then(|source| source.remembering(directory))
             .map_err(|error| error.context(directory.display()))
+    }
+
+    #[cfg(all(feature = "redb", feature = "delta"))]
+    fn remembering(self, directory: &Path) -> Result<Source> {
+        let planner = Planner::open(directory.join("plans"), PlannerOptions::default())?;
+        Ok(self.with_planner(planner))
+    }
+
+    #[cfg(all(feature = "redb", not(feature = "delta")))]
+    fn remembering(self, _: &Path) -> Result<Source> {
+        Ok(self)
+    }
+
+    /// The same source, which sends less than whole blobs where `planner` finds a way. A source in a
+    /// data directory has one.
+    #[cfg(feature = "delta")]
+    #[must_use]
+    pub fn with_planner(mut self, planner: Planner) -> Source {
+        self.planner = Some(planner);
+        self
+    }
+
+    /// Who finds out how little needs to be sent.
+    #[cfg(feature = "delta")]
+    pub fn planner(&self) -> Option<&Planner> {
+        self.planner.as_ref()
     }
 
     /// Opens the source that is in the stores.
@@ -218,6 +252,8 @@ impl Source {
             clock: ports.clock,
             vault: ports.vault,
             spool: ports.spool,
+            #[cfg(feature = "delta")]
+            planner: None,
             blobs_in_use: Mutex::new(()),
         })
     }

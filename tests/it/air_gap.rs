@@ -56,7 +56,8 @@ impl Gap {
             vault: Arc::new(MemoryVault::new()),
             spool: directory.path().join("spool"),
         };
-        let source = Source::create_over(ports, &name("default"), "default").await.unwrap();
+        let planner = Planner::open(directory.path().join("plans"), PlannerOptions::default()).unwrap();
+        let source = Source::create_over(ports, &name("default"), "default").await.unwrap().with_planner(planner);
         for (role, alias) in [(Role::Root, "root"), (Role::Release, "release")] {
             source.create_key(role, Algorithm::Ed25519, &NewKey::new(alias)).await.unwrap();
         }
@@ -83,8 +84,7 @@ impl Gap {
     }
 
     fn options(&self) -> AirGapOptions {
-        let planner = Planner::open(self.directory.path().join("plans"), PlannerOptions::default()).unwrap();
-        AirGapOptions { volume: MB, planner: Some(planner), ..AirGapOptions::default() }
+        AirGapOptions { volume: MB, ..AirGapOptions::default() }
     }
 
     async fn export(&self, edge: &str, options: &AirGapOptions) -> Result<Export> {
@@ -343,7 +343,7 @@ async fn the_second_release_travels_as_what_changed() {
     let answer = fresh.import(&volumes[0]).await.unwrap();
     assert_eq!((answer.missing.clone(), answer.failed.len(), answer.is_complete()), (vec![], 1, false));
     assert!(answer.failed[0].why.contains("base"), "{answer:?}");
-    let options = AirGapOptions { everything: true, ..gap.options() };
+    let options = AirGapOptions { whole: true, ..gap.options() };
     let export = gap.export("e1", &options).await.unwrap();
     let mut answer = None;
     for volume in gap.source.write_volumes(&export, &gap.path("all"), "e1", &[]).await.unwrap() {

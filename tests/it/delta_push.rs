@@ -19,6 +19,7 @@ use distedge::meta::MemoryStore;
 use distedge::transport::{Answer, Call, CallBody, Transport};
 use futures_util::StreamExt as _;
 use http::StatusCode;
+use proptest::prelude::*;
 
 use crate::support::{FixedClock, House, LoopTransport, NOW, TOKEN, TestEdge, identity, name};
 
@@ -44,6 +45,11 @@ fn changed(old: &[u8], seed: u64, length: usize) -> Vec<u8> {
     new
 }
 
+/// Copies and quick compression are enough for what is tested here.
+fn quick() -> PlannerOptions {
+    PlannerOptions { effort: 0, ..PlannerOptions::default() }
+}
+
 struct Plans {
     directory: tempfile::TempDir,
     planner: Planner,
@@ -51,7 +57,7 @@ struct Plans {
 
 impl Plans {
     fn new() -> Plans {
-        Plans::with(PlannerOptions::default())
+        Plans::with(quick())
     }
 
     fn with(options: PlannerOptions) -> Plans {
@@ -142,9 +148,10 @@ async fn edges_at_the_same_version_cause_one_computation() {
         one.trust = trust.clone();
         desired.push(one);
     }
-    let runs = edges.iter().zip(&desired).map(|(edge, desired)| {
-        edge.converge_with(desired, &scene.house.blobs, scene.plans.options())
-    });
+    let runs = edges
+        .iter()
+        .zip(&desired)
+        .map(|(edge, desired)| edge.converge_with(desired, &scene.house.blobs, scene.plans.options()));
     for outcome in futures_util::future::join_all(runs).await {
         let outcome = outcome.unwrap();
         assert_eq!(outcome.methods[&Method::Patch].blobs, 1, "{outcome:?}");
@@ -199,7 +206,8 @@ async fn an_edge_that_answers_nonsense_gets_whole_blobs_or_an_error() {
     for answer in ["nonsense", refused, r#"{"sections":[{"id":7}]}"#] {
         let edge = TestEdge::new("e1").await;
         let mut scene = Scene::new(&[&edge], &["e1"], 5000).await;
-        let wire = Warped { wire: edge.transport(), what: "/packs", answer: Some((200, answer)), strip: false };
+        let wire =
+            Warped { wire: edge.transport(), what: "/packs", answer: Some((200, answer)), strip: false };
         let outcome = scene.run("e1", &wire).await.unwrap();
         assert_eq!((outcome.proofs.len(), outcome.fell_back.len()), (2, 1), "{outcome:?}");
         assert!(edge.get("/files/shop/1.1/app-1.1.tar").await.1 == scene.new);
@@ -324,7 +332,7 @@ async fn a_restart_of_either_side_goes_on_inside_the_artefact() {
     assert_eq!(edge.get("/files/shop/1.1/app-1.1.tar").await.0, StatusCode::NOT_FOUND);
     drop((edge, wire));
     let edge = start().await;
-    scene.plans.planner = Planner::open(scene.plans.directory.path(), PlannerOptions::default()).unwrap();
+    scene.plans.planner = Planner::open(scene.plans.directory.path(), quick()).unwrap();
     let outcome = scene.run("e1", &edge.transport()).await.unwrap();
     assert!(outcome.failed.is_empty() && outcome.fell_back.is_empty(), "{outcome:?}");
     assert_eq!(scene.plans.planner.counts(), (0, 1), "the plan was remembered");
@@ -361,7 +369,7 @@ async fn remembered_plans_may_be_damaged_deleted_and_are_bounded() {
     assert_eq!(sent[1..4], [sent[0]; 3]);
 
     // Room for one artefact: the older one makes way.
-    let plans = Plans::with(PlannerOptions { cache: 8000, ..PlannerOptions::default() });
+    let plans = Plans::with(PlannerOptions { cache: 8000, ..quick() });
     let (mut house, edge) = (House::new(&["e1"]), TestEdge::new("e1").await);
     let old = noise(1, OLD_SIZE);
     house.release("shop", "1.0", 1, &[("app-1.0.bin", &old)]).await;
@@ -386,7 +394,8 @@ async fn a_patch_touches_only_what_this_tenant_was_given() {
     use distedge::distribute::SectionState;
 
     let blobs = MemoryBlobStore::new();
-    let edge = TestEdge::over("e1", Arc::new(MemoryStore::new()), Arc::new(blobs.clone()), true).await.unwrap();
+    let edge =
+        TestEdge::over("e1", Arc::new(MemoryStore::new()), Arc::new(blobs.clone()), true).await.unwrap();
     let mut house = House::new(&["e1"]);
     house.release("shop", "1.0", 1, &[("app-1.0", b"the old one")]).await;
     edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
@@ -455,7 +464,8 @@ async fn an_edge_says_what_resembles_and_the_source_uses_what_it_gave() {
     let events: Events = Arc::new(|_| {});
     let mut options = plans.options();
     options.dry_run = true;
-    let outcome = converge(&edge.transport(), &house.blobs, &desired, options.clone(), &events).await.unwrap();
+    let outcome =
+        converge(&edge.transport(), &house.blobs, &desired, options.clone(), &events).await.unwrap();
     assert_eq!(outcome.plan[0].method, Method::Whole, "{:?}", outcome.plan);
     // One that gave it under another bundle's name does.
     let statement = House::statement("mine", "1", 1).item(house.item("files", "z/app-1.0.bin", &old).await);
@@ -513,8 +523,7 @@ async fn a_link_keeps_its_rate_and_its_hours() {
     let begun = std::time::Instant::now();
     let link = Link::new(Some(1_000_000), Vec::new(), clock.clone());
     let desired = house.desired("e1");
-    let outcome =
-        edge.converge_with(&desired, &house.blobs, Options::at(NOW).with_link(link)).await.unwrap();
+    let outcome = edge.converge_with(&desired, &house.blobs, Options::at(NOW).with_link(link)).await.unwrap();
     assert_eq!((outcome.proofs.len(), outcome.waits), (1, None));
     // 300 kB, less the quarter of a second that a rested link gives at once.
     assert!(begun.elapsed().as_millis() >= 45, "{:?}", begun.elapsed());
@@ -525,8 +534,7 @@ async fn a_link_keeps_its_rate_and_its_hours() {
     clock.advance(3600);
     let link = Link::new(None, window(), clock.clone());
     let desired = house.desired("e1");
-    let outcome =
-        edge.converge_with(&desired, &house.blobs, Options::at(NOW).with_link(link)).await.unwrap();
+    let outcome = edge.converge_with(&desired, &house.blobs, Options::at(NOW).with_link(link)).await.unwrap();
     assert_eq!((outcome.proofs.len(), outcome.failed.len(), outcome.sent_bytes), (1, 0, 0), "{outcome:?}");
     assert_eq!(outcome.waits.unwrap().to_string(), "2026-11-22T22:00:00Z");
     assert_eq!(edge.edge.receiver().trust().await.unwrap().unwrap().version, 2, "withdrawals do not wait");
@@ -589,5 +597,47 @@ impl Transport for Counting {
     async fn call(&self, call: Call) -> Result<Answer> {
         self.packs.fetch_add(u64::from(call.path == "/api/v1/packs"), Ordering::Relaxed);
         self.wire.call(call).await
+    }
+}
+
+/// What changed between two versions of something.
+fn edited(old: &[u8], edits: &[(usize, usize, u64, usize)]) -> Vec<u8> {
+    let mut new = old.to_vec();
+    for (at, length, seed, more) in edits {
+        let at = at % (new.len() + 1);
+        let end = (at + length).min(new.len());
+        new.splice(at..end, noise(*seed, *more));
+    }
+    new
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    /// Whatever changed and wherever the line is cut, the edge has the new version, byte for byte.
+    #[test]
+    fn any_change_and_any_cuts_give_the_new_version(
+        length in 0..60_000_usize,
+        edits in proptest::collection::vec((0..60_000_usize, 0..20_000_usize, 0..100_u64, 0..20_000_usize), 0..4),
+        cuts in proptest::collection::vec(0..30_000_u64, 0..4),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut house, plans, edge) = (House::new(&["e1"]), Plans::new(), TestEdge::new("e1").await);
+            let old = noise(7, length);
+            let new = edited(&old, &edits);
+            house.release("shop", "1", 1, &[("app-1.bin", &old)]).await;
+            edge.converge(&house.desired("e1"), &house.blobs).await.unwrap();
+            house.release("shop", "2", 2, &[("app-2.bin", &new)]).await;
+            let desired = house.desired("e1");
+            let wire = Cutting { wire: edge.transport(), cuts: Mutex::new(cuts), sent: Arc::default() };
+            let events: Events = Arc::new(|_| {});
+            let outcome = converge(&wire, &house.blobs, &desired, plans.options(), &events).await.unwrap();
+            assert!(outcome.failed.is_empty() && outcome.fell_back.is_empty(), "{outcome:?}");
+            assert_eq!(outcome.proofs.len(), 2);
+            assert!(edge.get("/files/app-2.bin").await.1 == new);
+            for (method, tally) in &outcome.methods {
+                assert!(tally.bytes <= tally.whole || *method != Method::Whole, "{tally:?}");
+            }
+        });
     }
 }

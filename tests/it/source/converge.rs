@@ -270,3 +270,61 @@ async fn progress_is_told_edge_by_edge() {
     assert!(told.iter().any(|(_, event)| matches!(event, Event::Wanted { blobs: 1, bytes: 5, .. })));
     assert!(told.iter().any(|(_, event)| matches!(event, Event::Proven { .. })));
 }
+
+#[cfg(feature = "delta")]
+#[tokio::test]
+async fn an_edge_is_sent_what_differs_within_its_hours() {
+    use distedge::distribute::{Method, Planner, PlannerOptions};
+
+    let plans = tempfile::tempdir().unwrap();
+    let mut bench = Bench::with_keys().await;
+    let options = PlannerOptions { effort: 0, ..PlannerOptions::default() };
+    bench.source = bench.source.with_planner(Planner::open(plans.path(), options).unwrap());
+    let wires = Wires::default();
+    let edge = wires.plug("e1").await;
+    know(&bench, &["e1"]).await;
+    let text = |version: u32| -> String {
+        (0..2000).map(|line: u32| format!("{}\n", line.wrapping_mul(2_654_435_761))).collect::<String>()
+            + &format!("version {version}\n")
+    };
+    bench.add("files/app/1.0/data.txt", text(1).as_bytes(), &[]).await;
+    bench.release("app", "1.0", "files/app/1.0/*").await;
+    assign(&bench, "app", "1.0", "*").await;
+    let outcome = converge(&bench, &wires).await.remove(0);
+    assert!(outcome.is_complete(), "{outcome:?}");
+    assert_eq!(outcome.methods.keys().collect::<Vec<_>>(), [&Method::Compressed]);
+
+    // The old version need not be there any more; until the edge is told so, it is what it has.
+    bench.add("files/app/1.1/data.txt", text(2).as_bytes(), &[]).await;
+    bench.release("app", "1.1", "files/app/1.1/*").await;
+    bench.source.unassign(&parse("app"), &parse("1.0"), &[parse("e1")]).await.unwrap();
+    assign(&bench, "app", "1.1", "*").await;
+    let mut record = bench.source.edge(&parse("e1")).await.unwrap().unwrap();
+    // The clock shows 05:00.
+    record.windows = vec!["22:00-04:00".parse().unwrap()];
+    record.rate = Some(0);
+    assert!(bench.source.set_edge(&record, None).await.unwrap_err().to_string().contains("0 bytes"));
+    record.rate = Some(10_000_000);
+    bench.source.set_edge(&record, None).await.unwrap();
+    assert_eq!(bench.source.edge(&parse("e1")).await.unwrap().unwrap(), record);
+    let dry = ConvergeOptions { dry_run: true, ..ConvergeOptions::default() };
+    let outcome = bench.source.converge(&wires, &dry, &silent()).await.unwrap().remove(0);
+    assert_eq!(outcome.plan[0].method, Method::Patch, "a dry run looks at what is there: {outcome:?}");
+    let outcome = converge(&bench, &wires).await.remove(0);
+    assert_eq!((outcome.failed.len(), outcome.sent_bytes, outcome.drift), (0, 0, 2), "{outcome:?}");
+    assert_eq!(outcome.waits.unwrap().to_string(), "2026-11-22T22:00:00Z");
+    assert!(!outcome.is_complete());
+    assert_eq!(edge.get("/files/app/1.0/data.txt").await.0.as_u16(), 404, "the trust document does not wait");
+
+    record.windows.push("04:30-05:30".parse().unwrap());
+    bench.source.set_edge(&record, None).await.unwrap();
+    let outcome = converge(&bench, &wires).await.remove(0);
+    assert!(outcome.is_complete() && outcome.fell_back.is_empty(), "{outcome:?}");
+    assert!(edge.get("/files/app/1.1/data.txt").await.1 == text(2));
+    let whole = ConvergeOptions { whole: true, ..ConvergeOptions::default() };
+    bench.add("files/app/1.2/data.txt", text(3).as_bytes(), &[]).await;
+    bench.release("app", "1.2", "files/app/1.2/*").await;
+    assign(&bench, "app", "1.2", "*").await;
+    let outcome = bench.source.converge(&wires, &whole, &silent()).await.unwrap().remove(0);
+    assert_eq!(outcome.sent_bytes, text(3).len() as u64);
+}
