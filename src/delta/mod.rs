@@ -32,3 +32,6 @@ pub use open::Limits;
 pub(crate) use patch::VERSION as FORMAT;
 pub use patch::{Header, Method};
 pub use plan::{Account, Base, Budget, Phase, Plan, plan};
+
+#[cfg(test)]
+mod tests;

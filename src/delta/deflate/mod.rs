@@ -44,20 +44,3 @@ fn broken(what: &'static str) -> Error {
 fn truncated() -> Error {
     Error::new(ErrorKind::Invalid, "the deflate stream ends too early")
 }
-
-pub(crate) fn split(
-    _: &dyn super::ReadAt,
-    _: std::ops::Range<u64>,
-    _: &mut dyn super::Spool,
-    _: &mut dyn super::Spool,
-) -> crate::error::Result<()> {
-    Err(crate::error::Error::invalid("later"))
-}
-pub(crate) fn merge(
-    _: &mut dyn std::io::Read,
-    _: &mut dyn std::io::Read,
-    _: &mut dyn std::io::Read,
-    _: &mut dyn std::io::Write,
-) -> crate::error::Result<u64> {
-    Err(crate::error::Error::invalid("later"))
-}

@@ -5,7 +5,12 @@ use std::ops::Range;
 use crate::delta::medium::{ReadAt, Spool};
 use crate::error::{Error, Result};
 
-pub(crate) fn split(coded: &dyn ReadAt, range: Range<u64>, parse: &mut dyn Spool, heads: &mut dyn Spool) -> Result<()> {
+pub(crate) fn split(
+    coded: &dyn ReadAt,
+    range: Range<u64>,
+    parse: &mut dyn Spool,
+    heads: &mut dyn Spool,
+) -> Result<()> {
     let mut buffer = vec![0; 1 << 16];
     let mut at = range.start;
     while at < range.end {
@@ -17,7 +22,12 @@ pub(crate) fn split(coded: &dyn ReadAt, range: Range<u64>, parse: &mut dyn Spool
     heads.append(&[1, 2])
 }
 
-pub(crate) fn merge(plain: &mut dyn io::Read, parse: &mut dyn io::Read, heads: &mut dyn io::Read, out: &mut dyn io::Write) -> Result<u64> {
+pub(crate) fn merge(
+    plain: &mut dyn io::Read,
+    parse: &mut dyn io::Read,
+    heads: &mut dyn io::Read,
+    out: &mut dyn io::Write,
+) -> Result<u64> {
     io::copy(plain, &mut io::sink()).map_err(|e| Error::io("r", e))?;
     io::copy(heads, &mut io::sink()).map_err(|e| Error::io("r", e))?;
     io::copy(parse, out).map_err(|e| Error::io("w", e))
