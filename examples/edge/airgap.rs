@@ -26,11 +26,11 @@ pub(crate) async fn import(
         match imported.await {
             Ok(answer) => {
                 say(&format!(
-                    "{}: volume {} of {}, {} blobs\n",
+                    "{}: volume {} of {} completed {}\n",
                     path.display(),
                     answer.number,
                     answer.count,
-                    answer.stored
+                    count(answer.stored, "blob")
                 ))?;
                 set = Some(answer.set);
                 last = Some(answer);
@@ -107,7 +107,7 @@ fn told(answer: &ImportAnswer) -> String {
         text += &match &bundle.why {
             Some(why) => format!("{} {} was refused: {why}\n", bundle.name, bundle.version),
             None if bundle.missing > 0 => {
-                format!("{} {} lacks {} blobs\n", bundle.name, bundle.version, bundle.missing)
+                format!("{} {} lacks {}\n", bundle.name, bundle.version, count(bundle.missing, "blob"))
             }
             None => format!("{} {} is {}\n", bundle.name, bundle.version, bundle.state),
         };
@@ -126,7 +126,12 @@ fn write(path: &Path, receipts: &Receipts) -> Result<()> {
     let text = serde_json::to_vec_pretty(receipts)
         .map_err(|cause| Error::new(ErrorKind::Internal, format!("receipts cannot be written: {cause}")))?;
     fs::write(path, text).map_err(|cause| Error::io(format_args!("writing {}", path.display()), cause))?;
-    say(&format!("{} holds {} receipts to carry back\n", path.display(), receipts.receipts.len()))
+    let receipts = count(receipts.receipts.len() as u64, "receipt");
+    say(&format!("{} holds {receipts} to carry back\n", path.display()))
+}
+
+fn count(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 fn say(text: &str) -> Result<()> {

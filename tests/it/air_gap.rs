@@ -1,8 +1,12 @@
 //! Releases that move as files: volumes in any order, lost, damaged, cut off; receipts back.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use distedge::blob::{ByteStream, MemoryBlobStore};
@@ -21,6 +25,7 @@ use distedge::source::{
 use distedge::testing::ManualClock;
 use futures_util::{StreamExt as _, stream};
 
+use crate::process::{EdgeProcess, edge_binary, request, run};
 use crate::support::{NOW, identity, name};
 
 const MB: u64 = 1_000_000;
@@ -57,7 +62,8 @@ impl Gap {
             spool: directory.path().join("spool"),
         };
         let planner = Planner::open(directory.path().join("plans"), PlannerOptions::default()).unwrap();
-        let source = Source::create_over(ports, &name("default"), "default").await.unwrap().with_planner(planner);
+        let source =
+            Source::create_over(ports, &name("default"), "default").await.unwrap().with_planner(planner);
         for (role, alias) in [(Role::Root, "root"), (Role::Release, "release")] {
             source.create_key(role, Algorithm::Ed25519, &NewKey::new(alias)).await.unwrap();
         }
@@ -368,4 +374,79 @@ async fn one_refused_bundle_does_not_keep_the_others_out() {
     assert!(answer.bundles[0].why.is_some());
     assert_eq!(edge.visible("shop/1.0/a").await, None);
     assert_eq!(edge.receiver.trust().await.unwrap().unwrap().version, 2);
+}
+
+/// Runs the source's command line to its end.
+fn source(data: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(edge_binary().with_file_name("source"));
+    command.args(arguments).env("DISTEDGE_SOURCE_DATA", data).stdin(Stdio::null());
+    command.output().expect("the source starts: run `cargo build --example source` first")
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The edge is killed in the middle of a volume, and told to go on by hand.
+#[test]
+fn a_killed_edge_goes_on_with_its_volumes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let text = |name: &str| path(name).to_str().unwrap().to_owned();
+    let source = |arguments: &[&str]| source(&path("source"), arguments);
+    fs::write(path("disk.img"), noise(1, 2_500_000)).unwrap();
+    said(&source(&["init"]));
+    said(&source(&["add", "files/disk", &text("disk.img")]));
+    said(&source(&["bundle", "create", "disk", "1.0", "**", "--sign"]));
+    said(&source(&["edge", "add", "far", "http://far.invalid"]));
+    said(&source(&["distribute", "disk", "1.0", "--edge", "far", "--later"]));
+    let out = text("stick");
+    let told = said(&source(&["air-gap", "export", "far", "--volume-size", "1MB", "--out", &out]));
+    assert!(told.starts_with("3 volumes for far"), "{told}");
+    let volumes: Vec<String> =
+        (1..=3).map(|number| text(&format!("stick/far.00{number}.distedge"))).collect();
+
+    let (data, log) = (path("far"), path("far.log"));
+    let edge = EdgeProcess::start(&data, &log, &["--name", "far", "--public"]);
+    let token = edge.token().unwrap().to_owned();
+    let first = fs::read(&volumes[0]).unwrap();
+    let mut stream = TcpStream::connect(edge.address).unwrap();
+    let head = request(edge.address, "POST", "/api/v1/volumes", Some(&token), first.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&first[..700_000]).unwrap();
+    let noted = || {
+        let files = fs::read_dir(data.join("inbox")).unwrap().map(|file| file.unwrap().path());
+        let mut maps = files.filter(|file| file.extension().is_some_and(|extension| extension == "map"));
+        // Two frames of 256 KiB came whole; each is a note of 12 bytes behind the head.
+        maps.next().is_some_and(|map| fs::metadata(map).unwrap().len() >= 100 + 2 * 12)
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !noted() {
+        assert!(Instant::now() < deadline, "nothing was kept:\n{}", edge.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    edge.kill();
+
+    let import = |arguments: &[&str]| {
+        let data = text("far");
+        run(&[&["--data", &data, "--name", "far", "--public", "import"], arguments].concat())
+    };
+    let mut bad = first.clone();
+    bad[500_000] ^= 1;
+    fs::write(path("bad.distedge"), bad).unwrap();
+    let refused = import(&[&text("bad.distedge")]);
+    assert_eq!(refused.status.code(), Some(1));
+    let sentence = String::from_utf8(refused.stderr).unwrap();
+    assert!(sentence.contains("bad.distedge: volume 1 of 3: the pack is damaged"), "{sentence}");
+    let told = said(&import(&[&volumes[2], &volumes[0]]));
+    assert!(told.ends_with("disk 1.0 lacks 1 blob\nmissing of 3 volumes: 2\n"), "{told}");
+    let told = said(&import(&[&volumes[1], "--receipts", &text("receipts.json")]));
+    assert!(told.contains("disk 1.0 is committed"), "{told}");
+    assert_eq!(
+        said(&source(&["air-gap", "receipts", &text("receipts.json")])),
+        "far: 1 bundle proven, drift 0.\n"
+    );
+    let edge = EdgeProcess::start(&data, &log, &["--name", "far", "--public"]);
+    assert!(edge.get("/files/disk/disk.img", None).body == noise(1, 2_500_000));
 }
