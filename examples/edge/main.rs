@@ -6,6 +6,7 @@
 //!
 //! `edge.toml` beside this file shows every key of the configuration.
 
+mod airgap;
 mod config;
 mod maintenance;
 mod section;
@@ -71,6 +72,26 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Take volumes that were carried here, in any order, for an edge that is not running.
+    Import {
+        /// The volumes.
+        #[arg(required = true, value_name = "VOLUME")]
+        volumes: Vec<PathBuf>,
+        /// When no volume is missing, write the receipts to carry back into this file.
+        #[arg(long, value_name = "FILE")]
+        receipts: Option<PathBuf>,
+    },
+    /// Write the receipts of all that an edge holds, which is not running, for its source.
+    Receipts {
+        /// Where to.
+        file: PathBuf,
+    },
+    /// Read volumes and check everything that can be checked without an edge.
+    Verify {
+        /// The volumes.
+        #[arg(required = true, value_name = "VOLUME")]
+        volumes: Vec<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -132,12 +153,21 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     if arguments.check_config {
         return check(&arguments, &config).await;
     }
+    if let Some(Command::Verify { volumes }) = &arguments.command {
+        return Ok(airgap::verify(volumes)?);
+    }
     let data = config.data.clone().ok_or_else(|| {
         Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
     })?;
     let file = arguments.token_file.as_deref();
     match arguments.command {
         None => serve(&config, &data, file).await,
+        Some(Command::Import { volumes, receipts }) => {
+            Ok(airgap::import(&config, &data, &volumes, receipts.as_deref()).await?)
+        }
+        Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data, &file).await?),
+        // Answered above: it needs no data directory.
+        Some(Command::Verify { .. }) => Ok(()),
         Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data, config.tenant).await?),
         Some(Command::Token { command: TokenCommand::Remove { name } }) => {
             Ok(token::remove(&data, config.tenant, &name).await?)

@@ -3,6 +3,7 @@
 //! Exit codes: 0 when all was done, 1 when something failed (told in one sentence on standard
 //! error), 2 when the command line could not be understood.
 
+mod airgap;
 mod artifacts;
 mod bundles;
 mod edges;
@@ -78,6 +79,9 @@ enum Command {
     Sync(sync::Sync),
     /// Show where every edge stands; drift 0 means it proved to hold all it should.
     Status(sync::Status),
+    /// Carry releases to edges that cannot be reached, as files.
+    #[command(subcommand)]
+    AirGap(airgap::AirGap),
     /// Show or export the trust document.
     #[command(subcommand)]
     Trust(sync::Trust),
@@ -128,6 +132,10 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
     {
         return sync.watch(&cli.data, seconds, output).await;
     }
+    if let Command::AirGap(airgap::AirGap::Verify { volumes }) = &cli.command {
+        airgap::verify(volumes, output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let source = open(&cli.data, output).await?;
     match &cli.command {
         Command::Init(_) => {}
@@ -143,6 +151,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
         Command::Distribute(distribute) => return distribute.run(&source, output).await,
         Command::Sync(sync) => return sync.run(&source, output).await,
         Command::Status(status) => status.run(&source, output).await?,
+        Command::AirGap(air_gap) => air_gap.run(&source, output).await?,
         Command::Trust(trust) => trust.run(&source, output).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ mod delta;
 mod document;
 mod json;
 mod openpgp;
+mod pack;
 mod text;
 
 pub use deflate::deflate;
@@ -15,6 +16,7 @@ pub use delta::{open, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
 pub use openpgp::{FIXTURES, openpgp};
+pub use pack::pack;
 pub use text::{pattern, query, range, target};
 
 /// Judges one input; tells whether it was accepted.
@@ -35,4 +37,5 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("deflate", deflate),
     ("open", open),
     ("recipe", recipe),
+    ("pack", pack),
 ];

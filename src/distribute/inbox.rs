@@ -31,6 +31,7 @@ const MAX_SECTIONS: usize = 65_536;
 /// ```text
 /// <hex>.data    the artefact's bytes, with holes where frames are missing
 /// <hex>.map     its head, then a note of each frame that is here: number and tag
+/// <hex>.note    what is remembered of a set of volumes
 /// ```
 ///
 /// # Crashes
@@ -49,6 +50,8 @@ struct Inner {
     limit: u64,
     used: AtomicU64,
     sections: Mutex<HashMap<SectionId, Shared>>,
+    /// The notes of an inbox in memory; held while one in a directory is changed.
+    notes: Mutex<HashMap<Digest, Vec<u8>>>,
 }
 
 type Shared = Arc<Mutex<Section>>;
@@ -126,7 +129,8 @@ impl Inbox {
     }
 
     fn new(directory: Option<PathBuf>, limit: u64) -> Inbox {
-        Inbox(Arc::new(Inner { directory, limit, used: AtomicU64::new(0), sections: Mutex::default() }))
+        let (used, sections, notes) = Default::default();
+        Inbox(Arc::new(Inner { directory, limit, used, sections, notes }))
     }
 
     /// How many bytes of artefacts are here.
@@ -231,7 +235,38 @@ impl Inbox {
             drop(section);
             self.0.forget(&id, &shared)?;
         }
+        self.0.forget_notes(oldest)?;
         Ok(freed)
+    }
+
+    /// Changes what is remembered under a digest; `None` is nothing, before and after.
+    pub(super) fn note<T>(
+        &self,
+        of: &Digest,
+        change: impl FnOnce(Option<Vec<u8>>) -> Result<(Option<Vec<u8>>, T)>,
+    ) -> Result<T> {
+        let mut notes = lock(&self.0.notes);
+        let Some(directory) = &self.0.directory else {
+            let (after, answer) = change(notes.remove(of))?;
+            notes.extend(after.map(|after| (*of, after)));
+            return Ok(answer);
+        };
+        let path = directory.join(format!("{}.note", of.to_hex()));
+        let before = match fs::read(&path) {
+            Ok(bytes) => Some(bytes),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => None,
+            Err(cause) => return Err(doing("reading", &path, cause)),
+        };
+        let (after, answer) = change(before)?;
+        match after {
+            None => remove_file(&path)?,
+            Some(after) => {
+                let draft = path.with_extension("draft");
+                let written = fs::write(&draft, after).and_then(|()| fs::rename(&draft, &path));
+                written.map_err(|cause| doing("writing", &path, cause))?;
+            }
+        }
+        Ok(answer)
     }
 }
 
@@ -287,6 +322,14 @@ impl PartWriter {
         }
         self.inner.used.fetch_add(expected, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Makes what is here durable, for frames that are hard to come by once more.
+    pub fn sync(&self) -> Result<()> {
+        let section = lock(&self.section);
+        let Frames::File { data, map, .. } = &section.frames else { return Ok(()) };
+        let synced = data.sync_data().and_then(|()| map.sync_data());
+        synced.map_err(|cause| Error::io(format_args!("keeping {}", section.head.section), cause))
     }
 
     /// Whether a frame is here already.
@@ -386,6 +429,22 @@ impl Inner {
             ErrorKind::NoSpace,
             format!("the inbox holds {used} bytes of at most {}, and {bytes} more do not fit", self.limit),
         ))
+    }
+
+    /// Removes the notes that were not changed since `oldest`.
+    fn forget_notes(&self, oldest: Timestamp) -> Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let _notes = lock(&self.notes);
+        for entry in fs::read_dir(directory).map_err(|cause| doing("listing", directory, cause))? {
+            let path = entry.map_err(|cause| doing("listing", directory, cause))?.path();
+            if path.extension().is_some_and(|extension| extension == "note" || extension == "draft") {
+                let about = fs::metadata(&path).map_err(|cause| doing("examining", &path, cause))?;
+                if changed(&about).map_err(|cause| doing("examining", &path, cause))? < oldest {
+                    remove_file(&path)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn forget(&self, id: &SectionId, shared: &Shared) -> Result<()> {
@@ -495,10 +554,8 @@ impl Section {
     /// When something came to it last; far in the future in memory, which has no old sections.
     fn last(&self) -> Result<Timestamp> {
         let Frames::File { map, .. } = &self.frames else { return Ok(Timestamp::MAX) };
-        let modified = map.metadata().and_then(|metadata| metadata.modified());
-        let modified = modified.map_err(|cause| Error::io("examining the inbox", cause))?;
-        let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Ok(Timestamp::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX)))
+        let about = map.metadata().and_then(|about| changed(&about));
+        about.map_err(|cause| Error::io("examining the inbox", cause))
     }
 }
 
@@ -633,6 +690,12 @@ fn parse_map(bytes: &[u8]) -> Option<(PartHead, Vec<(u64, Tag)>)> {
     notes.sort_by_key(|(index, _)| *index);
     notes.dedup_by_key(|(index, _)| *index);
     Some((head, notes))
+}
+
+/// When a file was changed last.
+fn changed(about: &fs::Metadata) -> io::Result<Timestamp> {
+    let since = about.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(Timestamp::from_unix(i64::try_from(since.as_secs()).unwrap_or(i64::MAX)))
 }
 
 fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -212,3 +212,28 @@ fn what_nobody_wants_or_is_old_is_collected() {
     assert_eq!(inbox.collect(Timestamp::MAX, &|_| true).unwrap(), 4000);
     assert_eq!((inbox.used(), inbox.sections().len()), (0, 0));
 }
+
+#[test]
+fn notes_stay_until_they_are_old() {
+    let directory = tempfile::tempdir().unwrap();
+    for inbox in [Inbox::memory(PLENTY), Inbox::directory(directory.path(), PLENTY).unwrap()] {
+        let id = Digest::of(b"set");
+        let count = |add: u8| {
+            inbox.note(&id, |before| {
+                let after = before.map_or(0, |before| before[0]) + add;
+                Ok(((after != 9).then(|| vec![after]), after))
+            })
+        };
+        assert_eq!(
+            (count(1).unwrap(), count(2).unwrap(), count(6).unwrap(), count(3).unwrap()),
+            (1, 3, 9, 3)
+        );
+    }
+    let inbox = Inbox::directory(directory.path(), PLENTY).unwrap();
+    let noted = || inbox.note(&Digest::of(b"set"), |before| Ok((before.clone(), before))).unwrap();
+    assert_eq!(noted(), Some(vec![3]));
+    inbox.collect(Timestamp::EPOCH, &|_| true).unwrap();
+    assert_eq!(noted(), Some(vec![3]));
+    inbox.collect(Timestamp::MAX, &|_| true).unwrap();
+    assert_eq!(noted(), None);
+}

@@ -5,6 +5,8 @@
 //! the rest. Both are level-triggered: what should be where is recorded, every step can be
 //! repeated, and a cut at any point leaves something the next run continues.
 
+#[cfg(feature = "delta")]
+pub mod airgap;
 mod garbage;
 #[cfg(feature = "delta")]
 mod inbox;
@@ -40,4 +42,6 @@ pub use order::{BundleOffer, Desired, Event, Events, Options, Outcome, PlannedBl
 #[cfg(feature = "delta")]
 pub use planner::{Planner, PlannerOptions};
 pub use receive::Receiver;
+#[cfg(feature = "delta")]
+pub(crate) use receive::attest;
 pub use send::converge;

@@ -575,7 +575,7 @@ fn without_compromised(keys: &KeySet) -> Option<KeySet> {
 }
 
 /// What an edge says when it holds every item of `statement`.
-pub(super) fn attest(edge: &NodeName, statement: &Statement, payload: Digest, at: Timestamp) -> Receipt {
+pub(crate) fn attest(edge: &NodeName, statement: &Statement, payload: Digest, at: Timestamp) -> Receipt {
     let bundle = statement.bundle();
     Receipt {
         edge: edge.clone(),

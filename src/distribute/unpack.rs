@@ -52,7 +52,7 @@ const SECTIONS: usize = 100_000;
 /// What is needed to make blobs of artefacts.
 #[derive(Debug)]
 pub(super) struct Unpacking {
-    inbox: Inbox,
+    pub(super) inbox: Inbox,
     scratch: Arc<dyn Scratch>,
     /// For large and for small artefacts.
     slots: (Slots, Slots),
@@ -144,7 +144,7 @@ impl Drop for Working {
 }
 
 /// Which blobs the bundles of this tenant need, and which they have.
-struct Needs {
+pub(super) struct Needs {
     records: Vec<BundleRecord>,
 }
 
@@ -301,7 +301,7 @@ impl Receiver {
     }
 
     /// Whether frames of this artefact may come; `None` while somebody else sends some.
-    async fn admit(&self, needs: &Needs, head: &PartHead) -> Result<Option<PartWriter>> {
+    pub(super) async fn admit(&self, needs: &Needs, head: &PartHead) -> Result<Option<PartWriter>> {
         if head.role != Role::Artefact {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -328,7 +328,7 @@ impl Receiver {
         .await
     }
 
-    async fn is_complete(&self, section: &SectionId) -> Result<bool> {
+    pub(super) async fn is_complete(&self, section: &SectionId) -> Result<bool> {
         let (inbox, section) = (self.unpacking.inbox.clone(), *section);
         let position = blocking::run(move || inbox.position(&section)).await?;
         Ok(position.is_some_and(|position| position.missing.is_empty()))
@@ -346,6 +346,21 @@ impl Receiver {
             tracing::warn!(%error, "an artefact that is done with stays");
         }
         working.judge(verdict);
+    }
+
+    /// Makes the blob of a complete artefact, which is done with then; except when it failed for a
+    /// reason that may go away.
+    pub(super) async fn make_now(&self, head: &PartHead) -> Result<()> {
+        let made = match self.try_make(head).await {
+            Err(error) if error.kind().is_retryable() && error.kind() != ErrorKind::Corrupted => {
+                return Err(error);
+            }
+            Err(error) => Err(self.refuse(head, error).await),
+            Ok(()) => Ok(()),
+        };
+        let (inbox, section) = (self.unpacking.inbox.clone(), head.section);
+        blocking::run(move || inbox.remove(&section)).await?;
+        made
     }
 
     async fn try_make(&self, head: &PartHead) -> Result<()> {
@@ -374,9 +389,15 @@ impl Receiver {
         blocking::run(move || {
             // Held to the end of the work, even if nobody waits for it any more.
             let _slot = slot;
-            check_header(&*artefact, &target)?;
+            if section != target.digest {
+                check_header(&*artefact, &target)?;
+            }
             let mut out = Filling { writer, piece: Vec::with_capacity(PIECE), failed: None };
-            let made = delta::apply(&*artefact, &bases, &Limits::default(), &*scratch, &mut out);
+            let made = match section == target.digest {
+                // The artefact is the blob.
+                true => copy(&*artefact, &mut out),
+                false => delta::apply(&*artefact, &bases, &Limits::default(), &*scratch, &mut out).map(drop),
+            };
             // What the store says is more than what can be said through a `Write`.
             if let Some(error) = out.failed.take() {
                 return Err(error);
@@ -401,7 +422,7 @@ impl Receiver {
         noted.err().unwrap_or(error)
     }
 
-    async fn needs(&self) -> Result<Needs> {
+    pub(super) async fn needs(&self) -> Result<Needs> {
         let mut records = self.catalog.bundles().await?;
         records.retain(|record| record.holds_blobs);
         records.sort_by_key(|record| std::cmp::Reverse(record.offered));
@@ -462,6 +483,18 @@ fn check_header(artefact: &dyn ReadAt, target: &BlobInfo) -> Result<()> {
     }
     let message = format!("the artefact makes {} of {} bytes", header.digest, header.size);
     Err(Error::new(ErrorKind::Mismatch, message))
+}
+
+fn copy(artefact: &dyn ReadAt, out: &mut dyn Write) -> Result<()> {
+    let mut buffer = vec![0; PIECE];
+    let mut at = 0;
+    while at < artefact.size() {
+        let piece = (artefact.size() - at).min(PIECE as u64) as usize;
+        artefact.read_exact_at(&mut buffer[..piece], at)?;
+        out.write_all(&buffer[..piece]).map_err(|cause| Error::io("writing a blob", cause))?;
+        at += piece as u64;
+    }
+    Ok(())
 }
 
 /// Gives a blob's bytes to its writer, from a thread that may wait.

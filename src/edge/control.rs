@@ -12,6 +12,7 @@
 //! | `/api/v1/bundles/{name}/{version}/{document}` | GET | who may read the bundle |
 //! | `/api/v1/blobs/{hex}` | HEAD, PATCH | `receive` |
 //! | `/api/v1/packs`, `/api/v1/packs/have`, `/api/v1/have` | POST | `receive` |
+//! | `/api/v1/volumes` | POST | `receive` |
 //! | `/api/v1/keys`, `/api/v1/keys/{id}` | GET | anyone |
 //! | `/api/v1/repositories`, `…/{name}` | GET; PUT | `administer` |
 //! | `/api/v1/events` | GET | `audit` |
@@ -91,6 +92,8 @@ pub(super) async fn route(
         ["api", "v1", "blobs", hex] => call.blob(hex, body).await,
         #[cfg(feature = "delta")]
         ["api", "v1", "packs"] => call.pack(body).await,
+        #[cfg(feature = "delta")]
+        ["api", "v1", "volumes"] => call.volume(body).await,
         #[cfg(feature = "delta")]
         ["api", "v1", "packs", "have"] => {
             let question: SectionsQuestion = call.question(body).await?;
@@ -272,6 +275,23 @@ impl Call<'_> {
         self.may(Action::Receive, Resource::Edge)?;
         let length = self.admitted.content_length.unwrap_or(0);
         match self.edge.receiver().unpack(body.into_stream()).await {
+            Ok(answer) => {
+                self.edge.metrics().received(length);
+                media::json(false, &answer)
+            }
+            // What was not read of the body cannot be told from the next request.
+            Err(error) => Err(Problem::of(&error).and_close()),
+        }
+    }
+
+    /// A volume that was carried here.
+    #[cfg(feature = "delta")]
+    async fn volume(&self, body: Body) -> Answer {
+        self.methods("POST")?;
+        self.may(Action::Receive, Resource::Edge)?;
+        let length = self.admitted.content_length.unwrap_or(0);
+        let _share = self.incoming(limits::ENVELOPE)?;
+        match self.edge.receiver().import(None, body.into_stream()).await {
             Ok(answer) => {
                 self.edge.metrics().received(length);
                 media::json(false, &answer)

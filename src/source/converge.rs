@@ -268,7 +268,7 @@ impl Source {
     }
 
     /// The bundles that each edge should hold, withdrawn ones left out, in the order of `seq`.
-    async fn desired(&self) -> Result<BTreeMap<NodeName, Vec<BundleRecord>>> {
+    pub(super) async fn desired(&self) -> Result<BTreeMap<NodeName, Vec<BundleRecord>>> {
         let mut desired: BTreeMap<NodeName, Vec<BundleRecord>> = BTreeMap::new();
         let mut holders: BTreeMap<(BundleName, Version), Vec<NodeName>> = BTreeMap::new();
         for AssignmentRecord { bundle, version, edge, .. } in self.assignments().await? {
@@ -449,7 +449,7 @@ impl Source {
 
     /// Changes what is remembered of an edge, together with `changes`. An edge that was removed
     /// meanwhile is not remembered.
-    async fn remember(
+    pub(super) async fn remember(
         &self,
         edge: &NodeName,
         changes: &Batch,
@@ -474,7 +474,7 @@ impl Source {
     }
 
     /// How many of `records` the edge has proven to hold, and its drift.
-    async fn drift(&self, edge: &NodeName, records: &[BundleRecord]) -> Result<(u64, u64)> {
+    pub(super) async fn drift(&self, edge: &NodeName, records: &[BundleRecord]) -> Result<(u64, u64)> {
         let receipts: BTreeMap<(BundleName, Version), Digest> = self
             .receipts(edge)
             .await?
@@ -486,7 +486,7 @@ impl Source {
         }))
     }
 
-    async fn contact(&self, edge: &NodeName) -> Result<ContactRecord> {
+    pub(super) async fn contact(&self, edge: &NodeName) -> Result<ContactRecord> {
         Ok(self.records.load(&contact_key(edge)).await?.unwrap_or_default())
     }
 }
@@ -512,6 +512,6 @@ fn contact_key(edge: &NodeName) -> Vec<u8> {
     key("status", &[edge.as_str()])
 }
 
-fn receipt_key(edge: &NodeName, bundle: &BundleName, version: &Version) -> Vec<u8> {
+pub(super) fn receipt_key(edge: &NodeName, bundle: &BundleName, version: &Version) -> Vec<u8> {
     key("receipt", &[edge.as_str(), bundle.as_str(), version.as_str()])
 }

@@ -9,6 +9,8 @@
 //! [`converge`](Source::converge) compares it with what each edge has proven and sends what is
 //! missing, to every edge on its own.
 
+#[cfg(feature = "delta")]
+mod airgap;
 mod artifact;
 mod check;
 mod converge;
@@ -34,6 +36,8 @@ use std::sync::Arc;
 use futures_util::lock::Mutex;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "delta")]
+pub use self::airgap::{AirGapOptions, Recorded, VOLUME_SIZE};
 pub use self::artifact::{AddEvent, AddOptions, AddProgress, Added, Artifact, MAX_TAGS, Repository};
 pub use self::converge::{
     ContactRecord, ConvergeOptions, ConvergeProgress, Dial, EdgeOutcome, EdgeStatus, ReceiptRecord,

@@ -8,6 +8,7 @@ use distedge::bundle::{
     Source, Statement, TrustDocument, Withdrawal,
 };
 use distedge::clock::Timestamp;
+use distedge::delta::pack::{Descriptor, PartHead, Role, Writer};
 use distedge::digest::{Checksums, Digest};
 use distedge::key::{Algorithm, KeySet, Signer, SigningKey, TrustedKey};
 
@@ -88,6 +89,7 @@ fn made() -> Vec<Seed> {
         seeds.push(("pattern", format!("{at:02}"), line.replace(' ', "\n").into_bytes()));
     }
     documents(&mut seeds);
+    packs(&mut seeds);
     for (at, fixture) in oracle::FIXTURES.iter().enumerate() {
         let index = at as u8;
         let mut seed = |way: u8, bytes: &[u8]| {
@@ -115,6 +117,47 @@ fn dearmored(armored: &[u8]) -> Option<Vec<u8>> {
     let (_, body) = text.split_once("\n\n")?;
     let body: String = body.lines().take_while(|line| !line.starts_with(['=', '-'])).collect();
     base64::engine::general_purpose::STANDARD.decode(body).ok()
+}
+
+fn packs(seeds: &mut Vec<Seed>) {
+    let bytes: Vec<u8> = (0..600).map(|n| (n % 251) as u8).collect();
+    let of = |bytes: &[u8]| Descriptor { digest: Digest::of(bytes), size: bytes.len() as u64 };
+    let mut writer = Writer::new(Vec::new()).unwrap();
+    writer.whole(PartHead::document(Role::Trust, b"{}"), b"{}").unwrap();
+    writer
+        .whole(PartHead::artefact(of(&bytes), of(b"target"), vec![of(b"base"), of(b"other")]), &bytes)
+        .unwrap();
+    writer.whole(PartHead::artefact(of(b""), of(b"target"), Vec::new()), b"").unwrap();
+    let pack = writer.finish().unwrap();
+    // The same, as records without tags: kind, length, body.
+    let mut records = vec![1];
+    let mut at = 9;
+    while at < pack.len() {
+        let kind = pack[at];
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            at += 1;
+            length |= usize::from(pack[at] & 0x7f) << shift;
+            shift += 7;
+            if pack[at] < 0x80 {
+                break;
+            }
+        }
+        at += 1;
+        records.push(kind);
+        records.extend_from_slice(&(length as u16).to_le_bytes());
+        records.extend_from_slice(&pack[at..at + length]);
+        at += length + 8;
+    }
+    let whole = [&[0], &pack[..]].concat();
+    seeds.push(("pack", "cut".into(), whole[..whole.len() - 9].to_vec()));
+    seeds.push(("pack", "pack".into(), whole));
+    let mut other = records.clone();
+    // Another role, and a frame of another length.
+    other[4] = 9;
+    seeds.push(("pack", "other-role".into(), other));
+    seeds.push(("pack", "no-end".into(), records[..records.len() - 36].to_vec()));
+    seeds.push(("pack", "records".into(), records));
 }
 
 fn documents(seeds: &mut Vec<Seed>) {

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub)]
 
+mod air_gap;
 mod bundle;
 mod clients;
 mod crash;

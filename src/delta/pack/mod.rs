@@ -9,6 +9,7 @@
 //! comes out has the digest that a signed statement names.
 
 mod reader;
+pub mod volume;
 mod wire;
 mod writer;
 
@@ -48,7 +49,7 @@ pub struct Descriptor {
 pub enum Role {
     /// An artefact, which makes a blob.
     Artefact = 0,
-    /// The description of the volume that the pack is.
+    /// The description of the volume that the pack is: [`volume::Volume`].
     Volume = 1,
     /// The envelope of a trust document.
     Trust = 2,
