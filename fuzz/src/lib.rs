@@ -12,7 +12,7 @@ mod pack;
 mod text;
 
 pub use deflate::deflate;
-pub use delta::{open, recipe};
+pub use delta::{apply, bases, open, plan, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
 pub use openpgp::{FIXTURES, openpgp};
@@ -38,4 +38,6 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("open", open),
     ("recipe", recipe),
     ("pack", pack),
+    ("apply", apply),
+    ("plan", plan),
 ];
