@@ -17,6 +17,8 @@ const CENTRAL: u64 = 46;
 
 /// One entry of the central directory.
 struct Entry {
+    /// Where the entry itself lies.
+    central: Range<u64>,
     /// Where its local header lies in the image.
     local: u64,
     coded: u64,
@@ -38,6 +40,7 @@ pub(super) fn scan(scanner: &mut Scanner<'_, '_>, frame: &mut Frame, head: &[u8]
     let reach = if head.starts_with(b"PK\x03\x04") { END + COMMENT } else { END };
     let Some(directory) = directory(scanner, range.clone(), reach)? else { return Ok(()) };
     let mut entries = entries(scanner, range.start, &directory)?;
+    let central: Vec<_> = entries.iter().map(|entry| (entry.central.clone(), entry.name.clone())).collect();
     entries.sort_by_key(|entry| entry.local);
     entries.dedup_by_key(|entry| entry.local);
     let mut rest = entries.as_slice();
@@ -71,6 +74,12 @@ pub(super) fn scan(scanner: &mut Scanner<'_, '_>, frame: &mut Frame, head: &[u8]
             }
         }
         scanner.opaque(frame, start..end, &entry.name)?;
+    }
+    if frame.found {
+        // Each entry by itself: between releases most differ in a time and an offset.
+        for (range, name) in central {
+            scanner.header(frame, range, &name)?;
+        }
     }
     Ok(())
 }
@@ -150,6 +159,7 @@ fn entries(scanner: &Scanner<'_, '_>, base: u64, directory: &Directory) -> Resul
             break;
         }
         let (name_len, extra_len) = (le16(&header, 28), le16(&header, 30));
+        let start = at;
         at += CENTRAL;
         let end = directory.range.end.min(at + name_len + extra_len);
         let length = scanner.fill(&mut variable, at..end)?;
@@ -162,6 +172,7 @@ fn entries(scanner: &Scanner<'_, '_>, base: u64, directory: &Directory) -> Resul
             continue;
         };
         entries.push(Entry {
+            central: start..at.min(directory.range.end),
             local,
             coded,
             plain,
