@@ -54,11 +54,12 @@ pub(super) fn streams(new: &mut Image<'_>, space: &mut Space<'_>, work: &Work<'_
         let plain = stream.plain.end - stream.plain.start;
         let (per_byte, family) = match stream.family() {
             Family::Deflate => (150, Family::Deflate),
-            Family::Xz => (900, Family::Xz),
+            Family::Xz => (600, Family::Xz),
             Family::Zstd => (600, Family::Zstd),
         };
         if work.take(plain, per_byte)
-            && let Some(codec) = open::identify(new, index, hints.get(&family), work.budget.effort)?
+            && let Some(codec) =
+                open::identify(new, index, hints.get(&family), work.budget.effort, work.thorough)?
         {
             hints.insert(family, codec.clone());
             found.encodings[index] = Encoding::Exact(codec);
