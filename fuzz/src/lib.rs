@@ -3,11 +3,13 @@
 //! Each tells whether the input was accepted, so that `tests/it/fuzz_replay.rs`, which includes
 //! this file and runs the checked-in seeds without a fuzzer, can tell that they reach both sides.
 
+mod code;
 mod document;
 mod json;
 mod openpgp;
 mod text;
 
+pub use code::delta_code;
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
 pub use openpgp::{FIXTURES, openpgp};
@@ -28,4 +30,5 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("openpgp", openpgp),
     ("query", query),
     ("pattern", pattern),
+    ("delta_code", delta_code),
 ];

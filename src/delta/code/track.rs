@@ -1,5 +1,6 @@
 //! Follows what has been written: instructions, earlier occurrences, hits.
 
+use super::model::Scene;
 use super::site::Layout;
 use super::x86::{self, Parsed, Part};
 
@@ -49,6 +50,8 @@ impl Tracker {
                         self.previous = signature(&known[..length], usize::from(instruction.field));
                         self.start += length;
                     }
+                    // Longer than any instruction.
+                    Parsed::Unfinished(_) if known.len() >= x86::MAX => self.start += 1,
                     Parsed::Unfinished(part) => {
                         let mut prefix = known.len() as u32;
                         for &byte in known {
@@ -147,8 +150,68 @@ impl Echo {
 
     /// Forgets what is behind: another file begins.
     pub(super) fn restart(&mut self) {
-        self.heads.fill(0);
-        self.length = 0;
-        self.next = 0;
+        *self = Echo::new();
+    }
+}
+
+const RECALL_BITS: u32 = 16;
+const RECALLS: usize = 3;
+
+/// Remembers which byte followed a context the last time, and for how many times it was the same.
+#[derive(Debug)]
+pub(super) struct Recall {
+    tables: Vec<(u8, u8)>,
+    places: [usize; RECALLS],
+}
+
+impl Recall {
+    pub(super) fn new() -> Recall {
+        Recall { tables: vec![(0, 0); RECALLS << RECALL_BITS], places: [0; RECALLS] }
+    }
+
+    /// The likeliest byte, and how it was found, below 16.
+    #[inline]
+    pub(super) fn look(&mut self, scene: &Scene) -> (u8, u32) {
+        let b = scene.before;
+        let keys = if scene.part != 0 {
+            [
+                mix(mix(scene.prefix, scene.previous), scene.earlier),
+                mix(scene.prefix, scene.previous),
+                mix(scene.prefix, scene.part),
+            ]
+        } else {
+            [mix(b as u32, (b >> 32) as u32 & 0xffff), mix(b as u32, 1), mix(b as u32 & 0xffff, 2)]
+        };
+        let mut best = (0u8, 0u32);
+        let mut rank = 0;
+        for (index, key) in keys.iter().enumerate() {
+            self.places[index] = index << RECALL_BITS | (key >> (32 - RECALL_BITS)) as usize;
+            let (byte, count) = self.tables[self.places[index]];
+            // Longer contexts are believed sooner.
+            let weight = u32::from(count.min(3)) * [4, 3, 2][index];
+            if weight > rank {
+                rank = weight;
+                best = (byte, 1 + index as u32 * 4 + u32::from(count.min(3)));
+            }
+        }
+        if scene.echo < 256 && (scene.echo_length >= 12 || rank < 8) {
+            best = (scene.echo as u8, if scene.echo_length >= 16 { 15 } else { 14 });
+        }
+        best
+    }
+
+    /// What the byte was.
+    #[inline]
+    pub(super) fn learn(&mut self, byte: u8) {
+        for place in self.places {
+            let entry = &mut self.tables[place];
+            if entry.0 == byte {
+                entry.1 = entry.1.saturating_add(1);
+            } else if entry.1 > 1 {
+                entry.1 /= 2;
+            } else {
+                *entry = (byte, 1);
+            }
+        }
     }
 }
