@@ -214,6 +214,7 @@ impl<'a> Member<'a> {
                 return Err(damaged("a patch ends before its bytes do"));
             }
         }
+        shared.echo.end(new);
         Ok(())
     }
 
@@ -370,7 +371,7 @@ impl<'a> Member<'a> {
         field: u32,
     ) {
         let place = self.tracker.place(new, at, self.projector.new);
-        let (echo, echo_length) = shared.echo.look(new, at);
+        let (echo, echo_length, echo_state) = shared.echo.look(new, at);
         let before = before(new, at);
         let mut scene = Scene {
             before,
@@ -386,6 +387,7 @@ impl<'a> Member<'a> {
             field,
             echo,
             echo_length,
+            echo_state,
         };
         let Some((guess, ahead, behind)) = guess else {
             let (guess, source) = shared.recall.look(&scene);

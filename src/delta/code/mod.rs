@@ -80,7 +80,6 @@ impl Encoder {
         let (writer, shared) = (&mut self.writer, &mut self.shared);
         let layout = member::code_layout(writer, shared, &layout)?;
         let list = member::code_equivalences(writer, shared, &list, old.len(), new.len())?;
-        shared.echo.restart();
         let mut bytes = new.to_vec();
         Member::new(old, &sites, &layout, &list).code(writer, shared, &list, &mut bytes, true)
     }
@@ -143,7 +142,6 @@ impl<'a> Decoder<'a> {
         let (reader, shared) = (&mut self.reader, &mut self.shared);
         let layout = member::code_layout(reader, shared, &Layout::default())?;
         let list = member::code_equivalences(reader, shared, &[], old.len(), size as usize)?;
-        shared.echo.restart();
         let mut bytes = vec![0; size as usize];
         Member::new(old, &sites, &layout, &list).code(reader, shared, &list, &mut bytes, false)?;
         bytes.chunks(PIECE).try_for_each(out)

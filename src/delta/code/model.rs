@@ -31,6 +31,8 @@ pub(super) struct Scene {
     /// What followed the last time that the bytes before were these, or 256; and for how long it fits.
     pub(super) echo: u32,
     pub(super) echo_length: u32,
+    /// The same and how often it did not fit, below 32.
+    pub(super) echo_state: u32,
 }
 
 const CONTEXTS: usize = 12;
@@ -115,7 +117,7 @@ impl Model {
             hash(guess << 16 | scene.ahead << 8 | scene.behind, last, scene.hits & 1),
             hash(since << 8 | misses, scene.field, scene.part),
             hash(scene.prefix, scene.hits & 15, guess),
-            hash(scene.echo << 8 | guess, scene.echo_length.min(15), scene.hits & 3),
+            hash(scene.echo << 8 | guess, scene.echo_state, scene.hits & 3),
         ];
         let mut inputs = [0i16; FLAG_INPUTS];
         let mut places = [0usize; FLAGS];
@@ -132,8 +134,8 @@ impl Model {
         let truth = (bit << 16) as i32;
         let error_a = truth - self.curves.squash(a) as i32;
         let error_b = truth - self.curves.squash(b) as i32;
-        self.flag_mix.learn(&inputs, error_a, 3);
-        self.flag_part.learn(&inputs, error_b, 3);
+        self.flag_mix.learn(&inputs, error_a, 10);
+        self.flag_part.learn(&inputs, error_b, 10);
         for place in places {
             let mut cell = self.flags[place] ^ UNKNOWN;
             update(&mut cell, bit, &self.divide, 250);
@@ -149,7 +151,7 @@ impl Model {
         let mut bases = [0usize; CONTEXTS];
         let mut local = [[0u32; 16]; CONTEXTS];
         let guess = scene.guess;
-        let echo_length = scene.echo_length.min(31) / 2;
+        let echo_state = scene.echo_state;
         for half in 0..2u32 {
             // All first cells are asked for before any of them is looked at: memory is slow.
             let (mut keys, mut checks) = ([0u32; CONTEXTS], [0u32; CONTEXTS]);
@@ -181,14 +183,14 @@ impl Model {
                 // The echo speaks as long as the bits so far are its own.
                 let fits = scene.echo < 256 && (scene.echo | 256) >> (depth + 1) == symbol;
                 let echo_bit = scene.echo >> depth & 1;
-                let echo_place = (echo_length * 8 + depth) as usize;
+                let echo_place = (echo_state * 8 + depth) as usize;
                 if fits {
                     let value = self.curves.stretch(self.echo[echo_place] >> 20);
                     inputs[CONTEXTS] = if echo_bit != 0 { value } else { -value };
                 }
                 inputs[CONTEXTS + 1] = 256;
                 let guessed = guess < 256 && (guess | 256) >> (depth + 1) == symbol;
-                let state = if fits { 1 + echo_length } else { 0 } * 2 + u32::from(guessed);
+                let state = if fits { 1 + echo_state } else { 0 } * 2 + u32::from(guessed);
                 let a = self.by_match.mix((state * 8 + depth) as usize, &inputs);
                 let b = self.by_part.mix((scene.part << 8 | symbol) as usize, &inputs);
                 let chance = self.curves.squash((a + b) >> 1);
@@ -196,10 +198,10 @@ impl Model {
                 let truth = (bit << 16) as i32;
                 let error_a = truth - self.curves.squash(a) as i32;
                 let error_b = truth - self.curves.squash(b) as i32;
-                self.by_match.learn(&inputs, error_a, 2);
-                self.by_part.learn(&inputs, error_b, 2);
+                self.by_match.learn(&inputs, error_a, 14);
+                self.by_part.learn(&inputs, error_b, 14);
                 for cells in &mut local {
-                    update(&mut cells[node & 15], bit, &self.divide, 255);
+                    update(&mut cells[node & 15], bit, &self.divide, 60);
                 }
                 if fits {
                     update(&mut self.echo[echo_place], u32::from(bit == echo_bit), &self.divide, 1000);
