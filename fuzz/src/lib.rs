@@ -5,6 +5,7 @@
 
 mod deflate;
 mod delta;
+mod code;
 mod document;
 mod json;
 mod openpgp;
@@ -13,6 +14,7 @@ mod text;
 
 pub use deflate::deflate;
 pub use delta::{open, recipe};
+pub use code::delta_code;
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
 pub use openpgp::{FIXTURES, openpgp};
@@ -38,4 +40,5 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("open", open),
     ("recipe", recipe),
     ("pack", pack),
+    ("delta_code", delta_code),
 ];

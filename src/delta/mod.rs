@@ -11,7 +11,7 @@
 mod apply;
 mod choose;
 mod coarse;
-mod code;
+pub mod code;
 mod compose;
 mod deflate;
 mod lz;

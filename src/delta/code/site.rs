@@ -221,7 +221,7 @@ fn sweep(bytes: &[u8], from: u32, to: u32, layout: &Layout, sites: &mut Vec<Site
                 let target = origin.wrapping_add(end as u32).wrapping_add(distance);
                 if layout.holds(target) {
                     sites.push(Site::new(from + field as u32, Kind::Code(tail as u8), target));
-                    if window.get(usize::from(instruction.field) - 2) == Some(&0x8d) {
+                    if instruction.field > 1 && window[usize::from(instruction.field) - 2] == 0x8d {
                         starts.push(target);
                     }
                 }

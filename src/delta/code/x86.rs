@@ -76,6 +76,7 @@ const fn one() -> [u16; 256] {
         t[row + 7] = X;
         row += 8;
     }
+    t[0x0f] = 0;
     t[0x26] = P;
     t[0x2e] = P;
     t[0x36] = P;
