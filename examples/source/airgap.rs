@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use distedge::delta::pack::volume;
-use distedge::distribute::airgap::{MAX_RECEIPTS, Receipts};
 use distedge::distribute::Events;
+use distedge::distribute::airgap::{MAX_RECEIPTS, Receipts};
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::{BundleName, NodeName, Version};
 use distedge::source::{AirGapOptions, Recorded, Source};

@@ -3,12 +3,16 @@
 //! Each tells whether the input was accepted, so that `tests/it/fuzz_replay.rs`, which includes
 //! this file and runs the checked-in seeds without a fuzzer, can tell that they reach both sides.
 
+mod deflate;
+mod delta;
 mod document;
 mod json;
 mod openpgp;
 mod pack;
 mod text;
 
+pub use deflate::deflate;
+pub use delta::{open, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
 pub use openpgp::{FIXTURES, openpgp};
@@ -30,5 +34,8 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("openpgp", openpgp),
     ("query", query),
     ("pattern", pattern),
+    ("deflate", deflate),
+    ("open", open),
+    ("recipe", recipe),
     ("pack", pack),
 ];

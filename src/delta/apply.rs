@@ -109,7 +109,7 @@ fn patched(
     let ops = ops::read(&mut fields, &space, target)?;
     let made = engines(&ops, &space, &mut fields, &mut reader, scratch)?;
     reader.end()?;
-    let target = Target::new(&ops, &space, &*made.windows, &*made.code);
+    let target = Target::new(&ops, &space, &made);
     recipe.fold(&target, sink)
 }
 
@@ -128,9 +128,11 @@ fn within(asked: &Limits, allowed: &Limits) -> Result<()> {
 }
 
 /// What the engines made, one after the other.
+#[derive(Debug)]
 struct Made {
     windows: Box<dyn Spool>,
     code: Box<dyn Spool>,
+    headers: Vec<u8>,
 }
 
 fn engines(
@@ -144,11 +146,18 @@ fn engines(
     let lengths = (0..windows.len() + groups.len()).map(|_| fields.number()).collect::<Result<Vec<_>>>()?;
     fields.end()?;
     let (window_lengths, group_lengths) = lengths.split_at(windows.len());
-    let mut made = Made { windows: scratch.spool()?, code: scratch.spool()? };
+    let mut made = Made { windows: scratch.spool()?, code: scratch.spool()?, headers: Vec::new() };
     for (window, length) in windows.iter().zip(window_lengths) {
         let context = context(space, &window.context)?;
         let frame = reader.next(*length)?;
         made.windows.append(&lz::decompress(&context, &frame, window.length as usize)?)?;
+    }
+    for op in ops {
+        let Op::Header { like, adds } = op else { continue };
+        let range = space.leaves().get(*like).map_or(0..0, |leaf| leaf.range.clone());
+        let mut header = context(space, &[range])?;
+        ops::add_to(&mut header, adds)?;
+        made.headers.extend_from_slice(&header);
     }
     for (group, length) in groups.iter().zip(group_lengths) {
         let bytes = reader.next(*length)?;
@@ -212,22 +221,22 @@ enum Place {
     Bases(u64),
     Windows(u64),
     Code(u64),
+    Headers(u64),
 }
 
 /// The target stream: bases and what the engines made, as the ops put them together.
 #[derive(Debug)]
 struct Target<'a> {
     space: &'a Space<'a>,
-    windows: &'a dyn ReadAt,
-    code: &'a dyn ReadAt,
+    made: &'a Made,
     starts: Vec<(u64, Place)>,
     size: u64,
 }
 
 impl<'a> Target<'a> {
-    fn new(ops: &[Op], space: &'a Space<'a>, windows: &'a dyn ReadAt, code: &'a dyn ReadAt) -> Target<'a> {
-        let mut target = Target { space, windows, code, starts: Vec::new(), size: 0 };
-        let (mut from_windows, mut from_code) = (0, 0);
+    fn new(ops: &[Op], space: &'a Space<'a>, made: &'a Made) -> Target<'a> {
+        let mut target = Target { space, made, starts: Vec::new(), size: 0 };
+        let (mut from_windows, mut from_code, mut from_headers) = (0, 0, 0);
         for op in ops {
             match op {
                 Op::Leaf(leaf) => {
@@ -241,6 +250,11 @@ impl<'a> Target<'a> {
                 Op::Code { length, .. } => {
                     target.push(*length, Place::Code(from_code));
                     from_code += length;
+                }
+                Op::Header { like, .. } => {
+                    let range = space.leaves().get(*like).map_or(0..0, |leaf| leaf.range.clone());
+                    target.push(range.end - range.start, Place::Headers(from_headers));
+                    from_headers += range.end - range.start;
                 }
                 Op::New { length, runs, .. } => {
                     let mut runs_left = runs.iter().peekable();
@@ -287,8 +301,9 @@ impl ReadAt for Target<'_> {
         let buffer = &mut buffer[..length];
         match place {
             Place::Bases(at) => self.space.read_at(buffer, at + (offset - start)),
-            Place::Windows(at) => self.windows.read_at(buffer, at + (offset - start)),
-            Place::Code(at) => self.code.read_at(buffer, at + (offset - start)),
+            Place::Windows(at) => self.made.windows.read_at(buffer, at + (offset - start)),
+            Place::Code(at) => self.made.code.read_at(buffer, at + (offset - start)),
+            Place::Headers(at) => self.made.headers.read_at(buffer, at + (offset - start)),
         }
     }
 }

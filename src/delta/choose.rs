@@ -7,7 +7,7 @@ use super::apply::context;
 use super::coarse::{Index, LEAST};
 use super::medium::ReadAt as _;
 use super::open::{self, Codec, Encoding, Family, Image, Kind, Leaf};
-use super::ops::Op;
+use super::ops::{MOST_HEADER, Op, adds};
 use super::pair::{Known, Partner, digest, normal, pair};
 use super::plan::{Phase, Work};
 use super::space::Space;
@@ -220,6 +220,12 @@ fn like(leaf: &Leaf, index: usize, new: &Image<'_>, space: &Space<'_>, work: &Wo
     let base = space.leaves().get(index).map_or(0..0, |leaf| leaf.range.clone());
     if is_code(leaf, &base, new, space, work)? {
         return Ok(Op::Code { like: index, length });
+    }
+    if leaf.kind == Kind::Frame && length <= MOST_HEADER && length == base.end - base.start {
+        let old = context(space, std::slice::from_ref(&base))?;
+        if let Some(adds) = adds(&old, &context(new, std::slice::from_ref(&leaf.range))?) {
+            return Ok(Op::Header { like: index, adds });
+        }
     }
     let mut runs = Vec::new();
     if length >= 4 * LEAST && base.end - base.start >= 4 * LEAST {

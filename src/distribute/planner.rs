@@ -75,8 +75,6 @@ pub(super) struct Planned {
     pub(super) bases: Vec<Descriptor>,
     pub(super) data: Arc<dyn ReadAt>,
     pub(super) why: String,
-    /// What it is remembered by.
-    key: Digest,
 }
 
 /// The head of a remembered plan; the artefact's bytes follow after a line feed.
@@ -156,20 +154,6 @@ impl Planner {
         .await
     }
 
-    /// Forgets a plan that did not do.
-    pub(super) async fn forget(&self, planned: &Planned) {
-        let path = self.inner.path(&planned.key);
-        let removed = blocking::run(move || match fs::remove_file(&path) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io(format!("removing {}", path.display()), cause))
-            }
-            _ => Ok(()),
-        });
-        if let Err(error) = removed.await {
-            tracing::warn!(%error, "a plan that did not do stays remembered");
-        }
-    }
-
     fn key(&self, target: &BlobInfo, bases: &[Candidate]) -> Digest {
         let mut text = format!("{VERSION} {} {} {}", FORMAT, self.effort, target.digest);
         for base in bases {
@@ -235,8 +219,8 @@ impl Inner {
             delta::Method::Compressed => Method::Compressed,
             delta::Method::Patch => Method::Patch,
         };
-        let planned = Planned { method, artefact, bases: used, data, why: work.why, key };
-        match self.store(target, &planned) {
+        let planned = Planned { method, artefact, bases: used, data, why: work.why };
+        match self.store(&key, target, &planned) {
             // Read back, so that the spool's room is free.
             Ok(()) => Ok(self.load(&key).unwrap_or(planned)),
             Err(error) => {
@@ -273,13 +257,13 @@ impl Inner {
             return None;
         }
         let bases = head.bases.into_iter().map(|(digest, size)| Descriptor { digest, size }).collect();
-        Some(Planned { method: head.method, artefact, bases, data, why: head.why, key: *key })
+        Some(Planned { method: head.method, artefact, bases, data, why: head.why })
     }
 
-    fn store(&self, target: &BlobInfo, planned: &Planned) -> Result<()> {
+    fn store(&self, key: &Digest, target: &BlobInfo, planned: &Planned) -> Result<()> {
         let head = Head {
             version: VERSION,
-            key: planned.key,
+            key: *key,
             target: target.digest,
             method: planned.method,
             artefact: planned.artefact.digest,
@@ -292,7 +276,7 @@ impl Inner {
         text.push(b'\n');
         let bytes = if planned.method == Method::Whole { 0 } else { planned.artefact.size };
         self.make_room(text.len() as u64 + bytes)?;
-        let path = self.path(&planned.key);
+        let path = self.path(key);
         let draft = self.directory.join(format!("{}.draft", to_hex(Secret::random(12)?.expose())));
         let written = (|| {
             // Nothing is synced: what a crash tears does not have its digest.

@@ -134,8 +134,7 @@ impl Run<'_> {
             .buffer_unordered(AHEAD)
             .ready_chunks(AHEAD)
             .flat_map(|decided| stream::iter(gathered(decided)));
-        let mut results =
-            jobs.map(|job| self.perform(planner, job)).buffer_unordered(self.options.parallel.max(1));
+        let mut results = jobs.map(|job| self.perform(job)).buffer_unordered(self.options.parallel.max(1));
         let mut failed = None;
         while let Some(result) = results.next().await {
             if let Err(error) = result {
@@ -192,16 +191,17 @@ impl Run<'_> {
         if artefact { Decided::Artefact(section) } else { Decided::Whole(*want) }
     }
 
-    async fn perform(&self, planner: &Planner, job: Job) -> Result<()> {
+    async fn perform(&self, job: Job) -> Result<()> {
         match job {
             Job::Whole(want) => self.upload(&want).await,
-            Job::Pack(sections) => self.send(planner, sections).await,
+            Job::Pack(sections) => self.send(sections).await,
         }
     }
 
     /// Sends artefacts until each is a blob at the edge; those that make none travel whole.
-    async fn send(&self, planner: &Planner, mut sections: Vec<Section>) -> Result<()> {
+    async fn send(&self, mut sections: Vec<Section>) -> Result<()> {
         let mut failed = None;
+        let mut refused = Vec::new();
         let total: u64 = sections.iter().map(|section| section.planned.artefact.size).sum();
         // What is repeated without asking is less than one frame.
         let mut ask = total > FRAME;
@@ -209,44 +209,62 @@ impl Run<'_> {
             if attempt > 0 {
                 blocking::sleep(Duration::from_millis(50 << attempt)).await;
             }
-            let sent = async {
-                let known = if ask { self.positions(&sections).await? } else { BTreeMap::new() };
-                let known = self.settle_sections(planner, &mut sections, known).await?;
-                if sections.is_empty() {
-                    return Ok(());
-                }
-                let answers = self.send_once(&mut sections, &known).await?;
-                self.settle_sections(planner, &mut sections, answers).await.map(drop)
-            };
-            match sent.await {
+            match self.try_send(&mut sections, &mut refused, ask).await {
                 Ok(()) => {}
                 // The edge, or somebody before it, does not take packs after all.
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::MethodNotAllowed) => {
                     self.push.packs.store(false, Ordering::Relaxed);
-                    return self.fall_back(planner, sections, &format!("packs are not taken: {error}")).await;
+                    let why = format!("packs are not taken: {error}");
+                    refused.extend(sections.drain(..).map(|section| (section, why.clone())));
                 }
                 Err(error) if error.kind().is_retryable() || error.kind() == ErrorKind::Corrupted => {
                     failed = Some(error);
                 }
-                Err(error) => return self.fall_back(planner, sections, &error.to_string()).await,
+                Err(error) => {
+                    refused.extend(sections.drain(..).map(|section| (section, error.to_string())));
+                }
             }
-            if sections.is_empty() {
-                return Ok(());
+            if sections.is_empty() || self.is_closed() {
+                break;
             }
             ask = true;
         }
-        match failed {
-            Some(error) => Err(error),
-            None => self.fall_back(planner, sections, "the edge does not complete it").await,
+        if sections.is_empty() {
+            failed = None;
+        } else if failed.is_none() {
+            let why = "the edge does not complete it";
+            refused.extend(sections.into_iter().map(|section| (section, why.to_owned())));
         }
+        for (section, why) in refused {
+            self.fell_back(section.want.digest, why);
+            if let Err(error) = self.upload(&section.want).await {
+                failed = Some(worse(failed, error));
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn try_send(
+        &self,
+        sections: &mut Vec<Section>,
+        refused: &mut Vec<(Section, String)>,
+        ask: bool,
+    ) -> Result<()> {
+        let known = if ask { self.positions(sections).await? } else { BTreeMap::new() };
+        let known = self.settle_sections(sections, refused, known).await?;
+        if sections.is_empty() {
+            return Ok(());
+        }
+        let answers = self.send_once(sections, &known).await?;
+        self.settle_sections(sections, refused, answers).await.map(drop)
     }
 
     /// Acts on what the edge says became of artefacts: those that are done with are taken off the
     /// list. Waits for those that are being applied. Answers what is said of the others.
     async fn settle_sections(
         &self,
-        planner: &Planner,
         sections: &mut Vec<Section>,
+        refused: &mut Vec<(Section, String)>,
         mut answers: BTreeMap<Digest, SectionAnswer>,
     ) -> Result<BTreeMap<Digest, SectionAnswer>> {
         let bytes: u64 = sections.iter().map(|section| section.want.size).sum();
@@ -254,7 +272,6 @@ impl Run<'_> {
         let patience = 60_000 + bytes / 1000;
         let mut waited = 0;
         loop {
-            let mut refused = Vec::new();
             let mut working = false;
             for section in std::mem::take(sections) {
                 let answer = answers.get(&section.planned.artefact.digest);
@@ -263,7 +280,8 @@ impl Run<'_> {
                         self.stored(&section.want, section.planned.method, section.sent);
                     }
                     Some(SectionState::Refused) => {
-                        let why = answer.and_then(|answer| answer.why.clone()).unwrap_or_default();
+                        let why =
+                            answer.and_then(|answer| answer.why.as_deref()).unwrap_or("no reason is given");
                         refused.push((section, why.chars().filter(|c| !c.is_control()).take(500).collect()));
                     }
                     state => {
@@ -271,10 +289,6 @@ impl Run<'_> {
                         sections.push(section);
                     }
                 }
-            }
-            for (section, why) in refused {
-                let why: String = why;
-                self.fall_back(planner, vec![section], &why).await?;
             }
             if !working || waited >= patience {
                 return Ok(answers);
@@ -284,19 +298,6 @@ impl Run<'_> {
             waited += pause;
             answers = self.positions(sections).await?;
         }
-    }
-
-    /// Sends whole blobs instead of artefacts.
-    async fn fall_back(&self, planner: &Planner, sections: Vec<Section>, why: &str) -> Result<()> {
-        let mut failed = None;
-        for section in sections {
-            planner.forget(&section.planned).await;
-            self.fell_back(section.want.digest, why.to_owned());
-            if let Err(error) = self.upload(&section.want).await {
-                failed = Some(worse(failed, error));
-            }
-        }
-        failed.map_or(Ok(()), Err)
     }
 
     /// Which frames of the artefacts are at the edge. An edge that was started anew does not know

@@ -318,7 +318,7 @@ impl Run<'_> {
     }
 
     /// Whether the link is closed; then it is noted until when.
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         let opens = self.options.link.as_ref().and_then(Link::closed_until);
         if opens.is_some() {
             self.ledger().waits = opens;

@@ -3,7 +3,7 @@
 //! Two releases of one thing have paths that differ in their version numbers. So paths are compared
 //! with what looks like a version taken out of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::bundle::{BundleRef, Statement};
 use crate::digest::Digest;
@@ -37,7 +37,6 @@ pub(super) struct Shelf {
     by_name: BTreeMap<String, Vec<usize>>,
     by_file: BTreeMap<String, Vec<usize>>,
     by_kind: BTreeMap<String, Vec<usize>>,
-    digests: BTreeSet<Digest>,
 }
 
 impl Shelf {
@@ -62,13 +61,7 @@ impl Shelf {
         self.by_kind.entry(extension(&file).to_owned()).or_default().push(at);
         self.by_file.entry(file).or_default().push(at);
         self.by_name.entry(plain).or_default().push(at);
-        self.digests.insert(candidate.digest);
         self.held.push((self.bundles, candidate));
-    }
-
-    /// Whether an artifact of this digest is on the shelf.
-    pub(super) fn holds(&self, digest: &Digest) -> bool {
-        self.digests.contains(digest)
     }
 
     /// What resembles an artifact called `names` (its own name, and its roles) most, best first. A

@@ -124,7 +124,9 @@ fn packs(seeds: &mut Vec<Seed>) {
     let of = |bytes: &[u8]| Descriptor { digest: Digest::of(bytes), size: bytes.len() as u64 };
     let mut writer = Writer::new(Vec::new()).unwrap();
     writer.whole(PartHead::document(Role::Trust, b"{}"), b"{}").unwrap();
-    writer.whole(PartHead::artefact(of(&bytes), of(b"target"), vec![of(b"base"), of(b"other")]), &bytes).unwrap();
+    writer
+        .whole(PartHead::artefact(of(&bytes), of(b"target"), vec![of(b"base"), of(b"other")]), &bytes)
+        .unwrap();
     writer.whole(PartHead::artefact(of(b""), of(b"target"), Vec::new()), b"").unwrap();
     let pack = writer.finish().unwrap();
     // The same, as records without tags: kind, length, body.

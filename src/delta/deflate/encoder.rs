@@ -77,6 +77,7 @@ const ZLIB_RS: u8 = 9;
 
 impl Encoder {
     /// zlib with the settings that most callers leave as they are.
+    #[cfg(test)]
     pub(crate) fn zlib(variant: Variant, level: u8) -> Encoder {
         Encoder::Zlib { variant, level, memory: 8, window_bits: 15, strategy: Strategy::Default }
     }

@@ -60,7 +60,7 @@ impl Castagnoli {
                 if at < 3 || level < 6 {
                     let mut crc = (byte as u32) << (8 * at);
                     for _ in 0..32 {
-                        crc = crc >> 1 ^ 0x82f6_3b78 * (crc & 1);
+                        crc = (crc >> 1) ^ (0x82f6_3b78 * (crc & 1));
                     }
                     *entry = (crc & mask) as u16;
                 }

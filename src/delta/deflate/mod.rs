@@ -1,11 +1,14 @@
 //! Deflate streams (RFC 1951): decoded, and made again bit for bit.
 
+mod chain;
 mod encoder;
 mod hash;
 mod header;
 mod identify;
 mod inflate;
 mod input;
+#[cfg(feature = "testing")]
+mod judge;
 mod merge;
 mod model;
 mod output;
@@ -16,12 +19,16 @@ mod table;
 mod tests;
 mod token;
 mod tree;
+mod window;
 
-pub(crate) use encoder::{Encoder, Variant, encode};
+#[cfg(test)]
+pub(crate) use encoder::Variant;
+pub(crate) use encoder::{Encoder, encode};
 pub(crate) use identify::identify;
 pub(crate) use inflate::inflate;
+#[cfg(feature = "testing")]
+pub use judge::judge;
 pub(crate) use merge::merge;
-pub(crate) use model::Strategy;
 pub(crate) use split::split;
 
 use crate::error::{Error, ErrorKind};

@@ -5,18 +5,21 @@
 //! enter the chains, how long a chain is followed, which of two equal matches wins, when the window
 //! slides and when a match of three bytes is too far away.
 
+use super::chain::{LONG, MIDDLE, Shortcuts, slide};
 use super::hash::Hasher;
 use super::tree::Blocks;
+use super::window::{MAX_MATCH, Window, boxed, common, word32, word64};
 use crate::error::Result;
 
 const MIN_MATCH: usize = 3;
-const MAX_MATCH: usize = 258;
 /// Fewer bytes ahead than this, and the window is filled up.
 const MIN_LOOKAHEAD: usize = MAX_MATCH + MIN_MATCH + 1;
 /// A match of three bytes from farther away is not worth it.
 const TOO_FAR: usize = 4096;
-/// Twice the largest window, and what a comparison may read past it.
-const SIZE: usize = 2 * 32768 + 1024;
+/// The level from which on shortcuts pay.
+const SHORTCUTS_FROM: u8 = 6;
+/// The number of plain bytes from which on they do.
+const SHORTCUTS_PAY: usize = 16 * 1024;
 
 /// What a level means.
 #[derive(Clone, Copy)]
@@ -78,17 +81,23 @@ pub(super) trait Ends {
 /// Compresses all that `ends` has.
 pub(super) fn compress<H: Hasher>(settings: Settings, hasher: &H, ends: &mut dyn Ends) -> Result<()> {
     let mut state = State::new(settings);
+    state.fill(ends)?;
+    let long = !state.ended || state.ahead >= SHORTCUTS_PAY;
     match settings.strategy {
         Strategy::Huffman => state.literals(ends)?,
         Strategy::Runs => state.runs(ends)?,
         _ if settings.level < 4 => state.fast(hasher, ends)?,
-        _ => state.slow(hasher, ends)?,
+        _ if long && settings.level >= SHORTCUTS_FROM && settings.window_bits == 15 => {
+            state.shortcuts = Some(Box::new(Shortcuts::new()));
+            state.slow::<H, true>(hasher, ends)?;
+        }
+        _ => state.slow::<H, false>(hasher, ends)?,
     }
     state.flush_block(true, ends)
 }
 
 struct State {
-    window: Box<[u8; SIZE]>,
+    window: Window,
     /// The position before with the same hash, by position.
     previous: Box<[u16; 32768]>,
     /// The last position with a hash; 0 is none.
@@ -103,39 +112,8 @@ struct State {
     block: isize,
     match_start: usize,
     ended: bool,
-}
-
-fn boxed<T: Copy + Default, const N: usize>() -> Box<[T; N]> {
-    let boxed = vec![T::default(); N].into_boxed_slice().try_into();
-    // The length is right by construction; the other arm only spares a panic.
-    boxed.unwrap_or_else(|_| Box::new([T::default(); N]))
-}
-
-#[inline(always)]
-fn word32(window: &[u8; SIZE], at: usize) -> u32 {
-    match window.get(at..at + 4) {
-        Some(bytes) => u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-        None => 0,
-    }
-}
-
-#[inline(always)]
-fn word64(window: &[u8; SIZE], at: usize) -> u64 {
-    super::input::word(window, at)
-}
-
-/// How many bytes at `a` and `b` agree, up to the longest match.
-#[inline(always)]
-fn common(window: &[u8; SIZE], a: usize, b: usize) -> usize {
-    let mut length = 0;
-    while length < MAX_MATCH {
-        let differ = word64(window, a + length) ^ word64(window, b + length);
-        if differ != 0 {
-            return (length + (differ.trailing_zeros() / 8) as usize).min(MAX_MATCH);
-        }
-        length += 8;
-    }
-    MAX_MATCH
+    /// For the levels that follow long chains, in a window of the usual size.
+    shortcuts: Option<Box<Shortcuts>>,
 }
 
 impl State {
@@ -156,6 +134,7 @@ impl State {
             block: 0,
             match_start: 0,
             ended: false,
+            shortcuts: None,
         }
     }
 
@@ -172,9 +151,11 @@ impl State {
                 self.match_start = self.match_start.saturating_sub(size);
                 self.start -= size;
                 self.block -= size as isize;
-                let slide = size as u16;
-                self.head.iter_mut().for_each(|at| *at = at.saturating_sub(slide));
-                self.previous.iter_mut().for_each(|at| *at = at.saturating_sub(slide));
+                slide(&mut self.head[..], size as u16);
+                slide(&mut self.previous[..], size as u16);
+                if let Some(shortcuts) = &mut self.shortcuts {
+                    shortcuts.slide(size);
+                }
             }
             if self.ended || self.ahead >= MIN_LOOKAHEAD {
                 return Ok(());
@@ -222,9 +203,20 @@ impl State {
         before as usize
     }
 
-    /// The longest match longer than `best` in the chain that begins at `candidate`, or `best`.
+    /// The same; where there are shortcuts, they get to know.
     #[inline(always)]
-    fn longest(&mut self, candidate: usize, previous_length: usize) -> usize {
+    fn insert_ranked<H: Hasher, const SHORT: bool>(&mut self, hasher: &H, at: usize) -> usize {
+        let before = self.insert(hasher, at);
+        if SHORT && let Some(shortcuts) = &mut self.shortcuts {
+            shortcuts.rank(at, before);
+        }
+        before
+    }
+
+    /// The longest match longer than `previous_length` in the chain that begins at `candidate`; at
+    /// `cap` it is known that there is no longer one.
+    #[inline(always)]
+    fn longest(&mut self, candidate: usize, previous_length: usize, cap: usize) -> usize {
         let window = &*self.window;
         let start = self.start;
         let mut candidate = candidate as u16;
@@ -232,7 +224,7 @@ impl State {
         if previous_length >= self.tuning.good {
             chain >>= 2;
         }
-        let nice = self.tuning.nice.min(self.ahead);
+        let nice = self.tuning.nice.min(self.ahead).min(cap);
         let limit = start.saturating_sub(self.max_distance()) as u16;
         let mask = (self.size - 1) as u16 & 0x7fff;
         let mut best = previous_length;
@@ -264,6 +256,74 @@ impl State {
         best.min(self.ahead)
     }
 
+    /// What [`longest`](Self::longest) finds, by shortcuts; only far from the end of the input.
+    #[inline(always)]
+    fn longest_ahead(&mut self, candidate: usize, previous_length: usize) -> usize {
+        let Some(shortcuts) = &mut self.shortcuts else {
+            return self.longest(candidate, previous_length, MAX_MATCH);
+        };
+        let window = &*self.window;
+        let start = self.start;
+        for at in shortcuts.next..=start {
+            let word = word64(window, at);
+            shortcuts.long.insert(word, at);
+            shortcuts.middle.insert(word, at);
+        }
+        shortcuts.next = start + 1;
+        let mut most = self.tuning.chain;
+        if previous_length >= self.tuning.good {
+            most >>= 2;
+        }
+        let limit = start.saturating_sub(self.size - MIN_LOOKAHEAD) as u16;
+        // Only the first candidate may be as far away as it gets.
+        let within = |candidate: u16, steps: usize| {
+            steps <= most && (candidate > limit || (candidate == limit && candidate != 0 && steps == 1))
+        };
+        for (chain, least, cap) in [(&shortcuts.long, LONG, MAX_MATCH), (&shortcuts.middle, MIDDLE, LONG - 1)]
+        {
+            if previous_length >= cap {
+                return previous_length;
+            }
+            let floor = previous_length.max(least - 1);
+            let mut best = floor;
+            let mut wanted = word32(window, start + best - 3);
+            let mut candidate = chain.before(start as u16);
+            let mut seen = 0;
+            while candidate >= limit && candidate != 0 {
+                let at = candidate as usize;
+                if word32(window, at + best - 3) == wanted {
+                    let length = common(window, start, at);
+                    if length > best {
+                        if !within(candidate, shortcuts.steps(start, candidate)) {
+                            break;
+                        }
+                        self.match_start = at;
+                        best = length;
+                        if length >= self.tuning.nice || length >= cap {
+                            return best;
+                        }
+                        wanted = word32(window, start + best - 3);
+                    }
+                }
+                seen += 1;
+                if seen > most
+                    && word32(window, at) == word32(window, start)
+                    && shortcuts.steps(start, candidate) > most
+                {
+                    break;
+                }
+                candidate = chain.before(candidate);
+            }
+            if best > floor {
+                return best;
+            }
+        }
+        if previous_length >= MIDDLE - 1 {
+            return previous_length;
+        }
+        self.longest(candidate, previous_length, MIDDLE - 1)
+    }
+
     /// Levels 1 to 3: the first match that is found is taken.
     fn fast<H: Hasher>(&mut self, hasher: &H, ends: &mut dyn Ends) -> Result<()> {
         loop {
@@ -279,7 +339,7 @@ impl State {
             }
             let mut length = MIN_MATCH - 1;
             if candidate != 0 && self.start - candidate <= self.max_distance() {
-                length = self.longest(candidate, MIN_MATCH - 1);
+                length = self.longest(candidate, MIN_MATCH - 1, MAX_MATCH);
             }
             let full;
             if length >= MIN_MATCH {
@@ -303,7 +363,7 @@ impl State {
     }
 
     /// Levels 4 to 9: a match is taken only if the next position has no better one.
-    fn slow<H: Hasher>(&mut self, hasher: &H, ends: &mut dyn Ends) -> Result<()> {
+    fn slow<H: Hasher, const SHORT: bool>(&mut self, hasher: &H, ends: &mut dyn Ends) -> Result<()> {
         let mut length = MIN_MATCH - 1;
         let mut pending = false;
         loop {
@@ -315,7 +375,7 @@ impl State {
             }
             let mut candidate = 0;
             if self.ahead >= MIN_MATCH {
-                candidate = self.insert(hasher, self.start);
+                candidate = self.insert_ranked::<H, SHORT>(hasher, self.start);
             }
             let previous_length = length;
             let previous_match = self.match_start;
@@ -324,7 +384,11 @@ impl State {
                 && previous_length < self.tuning.lazy
                 && self.start - candidate <= self.max_distance()
             {
-                length = self.longest(candidate, previous_length);
+                length = if SHORT && self.ahead >= MIN_LOOKAHEAD {
+                    self.longest_ahead(candidate, previous_length)
+                } else {
+                    self.longest(candidate, previous_length, MAX_MATCH)
+                };
                 if length <= 5
                     && (self.strategy == Strategy::Filtered
                         || (length == MIN_MATCH && self.start - self.match_start > TOO_FAR))
@@ -339,7 +403,7 @@ impl State {
                 self.ahead -= previous_length - 1;
                 let end = self.start + previous_length - 1;
                 for at in self.start + 1..end.min(most + 1) {
-                    self.insert(hasher, at);
+                    self.insert_ranked::<H, SHORT>(hasher, at);
                 }
                 self.start = end;
                 pending = false;

@@ -95,7 +95,7 @@ impl Table {
     /// The entry for the bits of `hold`, on the first level.
     #[inline(always)]
     pub(super) fn first(&self, hold: u64) -> u32 {
-        self.entries[(hold as usize) & (self.entries.len() - 1).min((1 << self.bits) - 1)]
+        self.entries[(hold as usize) & ((1 << self.bits) - 1)]
     }
 
     /// The first-level entries, for a loop that knows their number.

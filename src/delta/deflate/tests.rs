@@ -5,8 +5,8 @@ use std::io::Read;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::Strategy::{self, *};
-use super::Variant::{self, *};
+use super::encoder::Variant::*;
+use super::model::Strategy::{self, *};
 use super::*;
 use crate::delta::ReadAt;
 use crate::error::Result;

@@ -48,9 +48,9 @@ impl<const N: usize> Tree<N> {
         let mut size = 0;
         self.lengths = [0; N];
         let mut used = None;
-        for symbol in 0..N {
-            frequency[symbol] = self.frequencies[symbol];
-            if frequency[symbol] != 0 {
+        frequency[..N].copy_from_slice(&self.frequencies);
+        for (symbol, &frequency) in self.frequencies.iter().enumerate() {
+            if frequency != 0 {
                 size += 1;
                 heap[size] = symbol as u16;
                 used = Some(symbol);

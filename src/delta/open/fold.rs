@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use super::recipe::Recipe;
+use crate::delta::deflate;
 use crate::delta::medium::ReadAt;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -29,9 +30,10 @@ impl Recipe {
                 format!("recipe: it takes {} bytes and there are {}", self.target_size(), target.size()),
             ));
         }
-        let leaves = self.gaps.iter().sum::<u64>();
-        let parses = self.parses.iter().sum::<u64>();
-        let mut place = Place { parse: leaves, heads: leaves + parses, ..Place::default() };
+        let mut depths = self.depths();
+        let leaves = depths.pop().unwrap_or(0);
+        let heads = leaves + self.parses.iter().sum::<u64>();
+        let mut place = Place { depths, parse: leaves, heads, ..Place::default() };
         self.scope(target, &mut place, out)
     }
 
@@ -41,7 +43,7 @@ impl Recipe {
         let mut buffer = vec![0; BUFFER];
         for left in (0..=streams).rev() {
             let length = place.next(&self.gaps, |place| &mut place.gap)?;
-            let range = place.advance(length, |place| &mut place.leaf);
+            let range = place.leaf(length)?;
             copy(target, range, &mut buffer, out)?;
             if left > 0 {
                 self.stream(target, place, out)?;
@@ -71,11 +73,14 @@ impl Recipe {
         if self.counts.get(place.scope) == Some(&0) {
             place.scope += 1;
             let length = place.next(&self.gaps, |place| &mut place.gap)?;
-            let range = place.advance(length, |place| &mut place.leaf);
+            place.depth += 1;
+            let range = place.leaf(length)?;
+            place.depth -= 1;
             return how.run(&mut Source::new(target, range), out);
         }
         let (sender, receiver) = sync_channel(PIPE);
         let mut inner = place.clone();
+        inner.depth += 1;
         let (produced, consumed) = thread::scope(|scope| {
             let producer = thread::Builder::new().name("fold".to_owned()).spawn_scoped(scope, || {
                 let mut pipe = PipeIn { sender, buffer: Vec::with_capacity(BUFFER) };
@@ -97,6 +102,7 @@ impl Recipe {
             (Err(error), consumed) if consumed.is_ok() || !is_broken_pipe(&error) => Err(error),
             (_, Err(error)) => Err(error),
             _ => {
+                inner.depth -= 1;
                 *place = inner;
                 Ok(())
             }
@@ -112,7 +118,9 @@ struct Place {
     choice: usize,
     plain: usize,
     side: usize,
-    leaf: u64,
+    /// For each depth where its next leaf begins; and the depth of what is being written.
+    depths: Vec<u64>,
+    depth: usize,
     parse: u64,
     heads: u64,
 }
@@ -123,6 +131,15 @@ impl Place {
         let value = column.get(*at).copied();
         *at += 1;
         value.ok_or_else(|| Error::new(ErrorKind::Corrupted, "recipe: a column is too short"))
+    }
+
+    fn leaf(&mut self, length: u64) -> Result<Range<u64>> {
+        let depth = self.depths.get_mut(self.depth);
+        let at =
+            depth.ok_or_else(|| Error::new(ErrorKind::Corrupted, "recipe: it is deeper than it said"))?;
+        let start = *at;
+        *at += length;
+        Ok(start..*at)
     }
 
     fn advance(&mut self, length: u64, at: fn(&mut Place) -> &mut u64) -> Range<u64> {
@@ -144,7 +161,7 @@ impl How<'_> {
         match self {
             How::Codec(codec, length) => codec.encode(plain, length, out)?,
             How::Merge(mut parse, mut heads) => {
-                super::standin::merge(plain, &mut parse, &mut heads, out)?;
+                deflate::merge(plain, &mut parse, &mut heads, out)?;
                 if parse.left() + heads.left() > 0 {
                     return Err(unused());
                 }

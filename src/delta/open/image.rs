@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Family;
 use super::codec::Chain;
+use crate::delta::deflate;
 use crate::delta::medium::{ReadAt, Scratch, Spool};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -70,12 +71,6 @@ pub(crate) struct Leaf {
     pub(crate) kind: Kind,
     /// The innermost opened stream that it begins in; of a side stream the stream it belongs to.
     pub(crate) stream: Option<usize>,
-}
-
-impl Leaf {
-    fn goes_on_in(&self, part: &Part) -> bool {
-        self.range.end == part.range.start && self.kind == part.kind && self.name == part.name
-    }
 }
 
 /// A piece of a layer. The parts of a layer tile it.
@@ -152,24 +147,25 @@ impl<'a> Image<'a> {
         self.sides.get(stream).cloned().flatten()
     }
 
-    /// The leaves in the order of folding: `opened[i]` says whether stream `i` is opened. One in
-    /// a closed stream is not seen at all.
+    /// The leaves in the order of the image: `opened[i]` says whether stream `i` is opened. One
+    /// in a closed stream is not seen at all.
     pub(crate) fn leaves(&self, opened: &[bool]) -> Vec<Leaf> {
         let mut leaves = Vec::new();
         self.walk(&|stream| opened.get(stream).copied().unwrap_or(false), &mut |step| {
             if let Step::Raw(part, stream) = step {
-                // A member that goes on in the next stream is one leaf.
-                if let Some(last) = leaves.last_mut().filter(|last: &&mut Leaf| last.goes_on_in(part)) {
-                    last.range.end = part.range.end;
-                    return;
-                }
-                leaves.push(Leaf {
-                    range: part.range.clone(),
-                    name: part.name.clone(),
-                    kind: part.kind,
-                    stream,
-                });
+                let Part { range, name, kind, .. } = part.clone();
+                leaves.push(Leaf { range, name, kind, stream });
             }
+        });
+        leaves.sort_by_key(|leaf| leaf.range.start);
+        // A member that goes on in the next stream is one leaf.
+        leaves.dedup_by(|next: &mut Leaf, last| {
+            let goes_on =
+                last.range.end == next.range.start && last.kind == next.kind && last.name == next.name;
+            if goes_on {
+                last.range.end = next.range.end;
+            }
+            goes_on
         });
         leaves
     }
@@ -199,7 +195,7 @@ impl<'a> Image<'a> {
         let mut parse_spool = self.take_spool(parses)?;
         let mut heads_spool = self.take_spool(heads)?;
         let (parse_start, heads_start) = (parse_spool.size(), heads_spool.size());
-        let split = super::standin::split(self, coded, &mut *parse_spool, &mut *heads_spool);
+        let split = deflate::split(self, coded, &mut *parse_spool, &mut *heads_spool);
         let parse_len = parse_spool.size() - parse_start;
         let heads_len = heads_spool.size() - heads_start;
         self.put_spool(parses, parse_spool);

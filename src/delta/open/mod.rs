@@ -6,13 +6,16 @@
 //! the [`Limits`] alone, so two sides that hold the same blob have the same image of it without
 //! a word. A [`Recipe`] says how the blob is made again from its leaves.
 
+#[cfg(any(test, feature = "testing"))]
+mod check;
 mod codec;
 mod fold;
 mod image;
 mod recipe;
 mod scan;
-mod standin;
 
+#[cfg(feature = "testing")]
+pub use check::{refold, reopen};
 pub(crate) use codec::{Codec, identify};
 pub(crate) use image::{Image, Kind, Leaf, Stream};
 pub(crate) use recipe::{Encoding, Recipe};
@@ -51,3 +54,6 @@ pub(crate) enum Family {
     /// One whole Zstandard frame.
     Zstd,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! How a blob is made again from its leaves.
 //!
-//! The *target stream* is all leaves of an image in the order of folding, then the parses of the
-//! split streams, then their heads. A [`Recipe`] has one column for each kind of number, so that
+//! The *target stream* is all leaves of an image in its order (those of the blob, then those of
+//! the streams in it, then those one deeper), then the parses of the split streams, then their heads. A [`Recipe`] has one column for each kind of number, so that
 //! recipes of similar containers have runs of bytes in common.
 
 use super::image::{Image, Kind, Leaf, Sides, Step};
@@ -201,6 +201,36 @@ impl Recipe {
         fields.end()?;
         recipe.check(limits)?;
         Ok(recipe)
+    }
+
+    /// Where the leaves at each depth begin in the target stream, and where all of them end.
+    pub(super) fn depths(&self) -> Vec<u64> {
+        let mut totals = vec![0_u64];
+        let mut counts = self.counts.iter().copied();
+        let mut open = vec![counts.next().unwrap_or(0)];
+        for gap in &self.gaps {
+            if totals.len() < open.len() {
+                totals.resize(open.len(), 0);
+            }
+            if let Some(total) = open.len().checked_sub(1).and_then(|depth| totals.get_mut(depth)) {
+                *total = total.saturating_add(*gap);
+            }
+            match open.last_mut() {
+                Some(0) | None => {
+                    open.pop();
+                }
+                Some(left) => {
+                    *left -= 1;
+                    open.push(counts.next().unwrap_or(0));
+                }
+            }
+        }
+        let mut start = 0_u64;
+        let starts = totals.iter().map(|total| {
+            start = start.saturating_add(*total);
+            start
+        });
+        std::iter::once(0).chain(starts).collect()
     }
 
     /// The codec of a choice; `None` for a split stream.

@@ -128,11 +128,13 @@ struct Checked<'c> {
     at: u64,
     buffer: Vec<u8>,
     differs: bool,
+    /// How many bytes of the first write were right.
+    first: usize,
 }
 
 impl<'c> Checked<'c> {
     fn new(coded: &'c dyn ReadAt) -> Checked<'c> {
-        Checked { coded, at: 0, buffer: Vec::new(), differs: false }
+        Checked { coded, at: 0, buffer: Vec::new(), differs: false, first: 0 }
     }
 
     /// How many bytes came and were right; `None` if one was not or the encoder would not run.
@@ -154,6 +156,9 @@ impl Write for Checked<'_> {
             self.buffer.resize(bytes.len(), 0);
             self.coded.read_exact_at(&mut self.buffer, self.at).map_err(io::Error::other)?;
             self.differs = self.buffer != bytes;
+            if self.at == 0 {
+                self.first = self.buffer.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+            }
         }
         if self.differs {
             return Err(io::Error::other("other bytes"));

@@ -13,6 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 const BUFFER: usize = 128 << 10;
 /// How much is tried before a whole frame is.
 const PREFIX: u64 = 512 << 10;
+/// So many equal bytes do not come of another level.
+const LIKE: usize = 64;
 /// The levels, the most used first.
 const LEVELS: [i8; 27] =
     [3, 19, 1, 9, 6, 10, 15, 12, 18, 2, 4, 5, 7, 8, 11, 13, 14, 16, 17, 20, 21, 22, -1, -2, -3, -5, -7];
@@ -191,23 +193,29 @@ pub(super) fn identify(
 /// Tries one encoder on the beginning and then on the whole, in one and in jobs.
 fn attempt(params: Params, coded: &dyn ReadAt, plain: &dyn ReadAt, memory: u64) -> Result<Option<Params>> {
     let size = plain.size();
-    let run = |params: Params, length: u64, whole: bool| -> Result<bool> {
+    let run = |params: Params, length: u64, whole: bool| -> Result<(bool, usize)> {
         let mut check = Checked::new(coded);
         let ran = params.run(&mut Source::new(plain, 0..length), Some(size), &mut check, whole);
         let right = check.judge(ran)?;
-        Ok(if whole { right == Some(coded.size()) } else { right.is_some() })
+        Ok((if whole { right == Some(coded.size()) } else { right.is_some() }, check.first))
     };
     let fits = |params: &Params| params.memory() <= memory;
     let single = Params { jobs: false, ..params };
-    if !fits(&single) || size > 2 * PREFIX && !run(single, PREFIX, false)? {
+    if !fits(&single) {
         return Ok(None);
     }
-    if !params.jobs && run(single, size, true)? {
-        return Ok(Some(single));
+    let prefix = size > 2 * PREFIX;
+    let (mut right, first) = if prefix { run(single, PREFIX, false)? } else { (true, LIKE) };
+    if right && !params.jobs {
+        right = run(single, size, true)?.0;
+        if right {
+            return Ok(Some(single));
+        }
     }
-    // Content of half a megabyte is not cut into jobs.
+    // Jobs begin as one stream does. Content of half a megabyte is not cut into any.
     let jobs = Params { jobs: true, ..params };
-    Ok((size > PREFIX && fits(&jobs) && run(jobs, size, true)?).then_some(jobs))
+    let likely = size > PREFIX && (right || first >= LIKE) && fits(&jobs);
+    Ok((likely && run(jobs, size, true)?.0).then_some(jobs))
 }
 
 #[cold]

@@ -1,7 +1,7 @@
 //! zip archives: wheels, jars, nupkgs, with anything before and after them.
 //!
 //! The central directory says what there is; an entry is used only where its local header agrees
-//! and it lies behind the entry before it.
+//! and it ends before the next one begins.
 
 use std::ops::Range;
 
@@ -39,21 +39,20 @@ pub(super) fn scan(scanner: &mut Scanner<'_, '_>, frame: &mut Frame, head: &[u8]
     let Some(directory) = directory(scanner, range.clone(), reach)? else { return Ok(()) };
     let mut entries = entries(scanner, range.start, &directory)?;
     entries.sort_by_key(|entry| entry.local);
-    let mut cursor = range.start;
-    for entry in &entries {
-        if entry.local < cursor {
-            continue;
-        }
-        let Some(header) = scanner.read::<30>(entry.local..directory.range.start)? else { continue };
+    entries.dedup_by_key(|entry| entry.local);
+    let mut rest = entries.as_slice();
+    while let [entry, after @ ..] = rest {
+        rest = after;
+        let stop = after.first().map_or(directory.range.start, |next| next.local.min(directory.range.start));
+        let Some(header) = scanner.read::<30>(entry.local..stop)? else { continue };
         if !header.starts_with(b"PK\x03\x04") || le16(&header, 8) != u64::from(entry.method) {
             continue;
         }
         let start = entry.local + LOCAL + le16(&header, 26) + le16(&header, 28);
-        let Some(end) = start.checked_add(entry.coded).filter(|end| *end <= directory.range.start) else {
+        let Some(end) = start.checked_add(entry.coded).filter(|end| *end <= stop) else {
             continue;
         };
         frame.found = true;
-        cursor = end;
         let method = match entry.method {
             8 => Some(Method::Deflate),
             93 => Some(Method::Zstd),
