@@ -3,18 +3,18 @@
 //! Each tells whether the input was accepted, so that `tests/it/fuzz_replay.rs`, which includes
 //! this file and runs the checked-in seeds without a fuzzer, can tell that they reach both sides.
 
+mod code;
 mod deflate;
 mod delta;
-mod code;
 mod document;
 mod json;
 mod openpgp;
 mod pack;
 mod text;
 
+pub use code::delta_code;
 pub use deflate::deflate;
 pub use delta::{open, recipe};
-pub use code::delta_code;
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
 pub use openpgp::{FIXTURES, openpgp};

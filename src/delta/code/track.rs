@@ -113,7 +113,14 @@ pub(super) struct Echo {
 
 impl Echo {
     pub(super) fn new() -> Echo {
-        Echo { heads: vec![0; 1 << ECHO_BITS], history: Vec::new(), at: 0, length: 0, misses: u16::MAX, next: 0 }
+        Echo {
+            heads: vec![0; 1 << ECHO_BITS],
+            history: Vec::new(),
+            at: 0,
+            length: 0,
+            misses: u16::MAX,
+            next: 0,
+        }
     }
 
     #[inline]
