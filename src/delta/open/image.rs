@@ -132,11 +132,6 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// How long the blob is; the image begins with it.
-    pub(crate) fn blob_size(&self) -> u64 {
-        self.blob.size()
-    }
-
     /// All streams, in the order in which their decoded bytes lie in the image.
     pub(crate) fn streams(&self) -> &[Stream] {
         &self.streams

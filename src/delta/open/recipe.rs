@@ -134,11 +134,6 @@ impl Recipe {
         streams
     }
 
-    /// How many streams it opens.
-    pub(crate) fn streams(&self) -> usize {
-        self.choices.len()
-    }
-
     /// How long the target stream is that it folds.
     pub(crate) fn target_size(&self) -> u64 {
         let all = self.gaps.iter().chain(&self.parses).chain(&self.heads);

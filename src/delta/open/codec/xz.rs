@@ -211,7 +211,7 @@ pub(super) fn identify(
         if size > 2 * PREFIX {
             let mut check = Checked::new(coded);
             let ran = params.run(&mut Source::new(plain, 0..PREFIX), &mut check, false);
-            if !check.judge(ran)?.is_some_and(|made| made > 0) {
+            if check.judge(ran)?.is_none_or(|made| made == 0) {
                 continue;
             }
             if !whole {

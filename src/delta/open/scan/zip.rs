@@ -95,10 +95,10 @@ fn directory(scanner: &Scanner<'_, '_>, range: Range<u64>, reach: u64) -> Result
     let base = range.end - reach;
     // Most archives have no comment.
     let plain = scanner.read::<22>(range.end - END..range.end)?;
-    if let Some(end) = plain.filter(|end| is_end(end, 0)) {
-        if let Some(found) = by_end(scanner, &range, range.end - END, &end)? {
-            return Ok(Some(found));
-        }
+    if let Some(end) = plain.filter(|end| is_end(end, 0))
+        && let Some(found) = by_end(scanner, &range, range.end - END, &end)?
+    {
+        return Ok(Some(found));
     }
     if reach == END {
         return Ok(None);
@@ -107,10 +107,10 @@ fn directory(scanner: &Scanner<'_, '_>, range: Range<u64>, reach: u64) -> Result
     for at in (0..tail.len().saturating_sub(END as usize)).rev() {
         let Some(end) = tail.get(at..at + END as usize) else { continue };
         let comment = tail.len() - at - END as usize;
-        if is_end(end, comment) {
-            if let Some(found) = by_end(scanner, &range, base + at as u64, end)? {
-                return Ok(Some(found));
-            }
+        if is_end(end, comment)
+            && let Some(found) = by_end(scanner, &range, base + at as u64, end)?
+        {
+            return Ok(Some(found));
         }
     }
     Ok(None)
