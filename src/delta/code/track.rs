@@ -46,7 +46,7 @@ impl Tracker {
                 match x86::parse(&known[..known.len().min(x86::MAX)]) {
                     Parsed::Whole(instruction) => {
                         let length = usize::from(instruction.length);
-                        self.earlier = mix(self.earlier, self.previous) & 0xffff_ff;
+                        self.earlier = mix(self.earlier, self.previous) & 0x00ff_ffff;
                         self.previous = signature(&known[..length], usize::from(instruction.field));
                         self.start += length;
                     }
@@ -113,7 +113,14 @@ pub(super) struct Echo {
 
 impl Echo {
     pub(super) fn new() -> Echo {
-        Echo { heads: vec![0; 1 << ECHO_BITS], history: Vec::new(), at: 0, length: 0, misses: u16::MAX, next: 0 }
+        Echo {
+            heads: vec![0; 1 << ECHO_BITS],
+            history: Vec::new(),
+            at: 0,
+            length: 0,
+            misses: u16::MAX,
+            next: 0,
+        }
     }
 
     #[inline]
