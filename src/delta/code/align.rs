@@ -5,9 +5,9 @@ use super::map::Equivalence;
 /// Shortest exact match that is looked at.
 const SEED: usize = 12;
 /// What a match far away must be worth to pay for its entry in the control stream.
-const FAR: i32 = 28;
+const FAR: i32 = 36;
 /// The same for a small shift of what came before.
-const NEAR: i32 = 10;
+const NEAR: i32 = 12;
 const SHIFT: i64 = 96;
 const NEAR_SPAN: usize = 512;
 /// An extension ends when it has lost this much.

@@ -41,7 +41,7 @@ impl Writer {
 
 #[inline]
 fn middle(low: u32, high: u32, one: u32) -> u32 {
-    low + (u64::from(high - low) * u64::from(one) >> 16) as u32
+    low + ((u64::from(high - low) * u64::from(one)) >> 16) as u32
 }
 
 impl Coder for Writer {

@@ -316,12 +316,11 @@ impl<'a> Member<'a> {
                     let to = here + site.width() as usize;
                     if to <= guess.len() {
                         wrong = false;
-                        if !encoding {
-                            if let Some((value, origin)) = self.projector.predict(site, (place + here) as u32)
-                            {
-                                guess[here..to].copy_from_slice(&value.to_le_bytes()[..to - here]);
-                                open = Some((to, site, origin));
-                            }
+                        if !encoding
+                            && let Some((value, origin)) = self.projector.predict(site, (place + here) as u32)
+                        {
+                            guess[here..to].copy_from_slice(&value.to_le_bytes()[..to - here]);
+                            open = Some((to, site, origin));
                         }
                     }
                     next += 1;
@@ -330,7 +329,7 @@ impl<'a> Member<'a> {
                     Some(site)
                         if (site.end() as usize) > source + here && site.at() as usize <= source + here =>
                     {
-                        (1 + (source + here - site.at() as usize) as u32 & 7) | u32::from(wrong) << 3
+                        ((1 + (source + here - site.at() as usize) as u32) & 7) | u32::from(wrong) << 3
                     }
                     _ => 0,
                 };

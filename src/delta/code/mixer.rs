@@ -49,9 +49,9 @@ fn fine_squash(x: i32) -> u32 {
     let mut exponent = x.unsigned_abs();
     while exponent > 0 {
         if exponent & 1 != 0 {
-            power = power * base >> 24;
+            power = (power * base) >> 24;
         }
-        base = base * base >> 24;
+        base = (base * base) >> 24;
         exponent >>= 1;
     }
     let small = ((1u64 << 40) / ((1 << 24) + power)) as u32; // 65536 / (1 + e^|x|)
@@ -110,7 +110,7 @@ impl<const N: usize> Mixer<N> {
     #[inline]
     pub(super) fn learn(&mut self, inputs: &[i16; N], error: i32, rate: i32) {
         let weights = &mut self.weights[self.chosen];
-        let error = (error * rate >> 4).clamp(-32767, 32767) as i16;
+        let error = ((error * rate) >> 4).clamp(-32767, 32767) as i16;
         for index in 0..N {
             let step = (i32::from(inputs[index]) * i32::from(error) + (1 << 15)) >> 16;
             weights[index] = weights[index].saturating_add(step as i16);

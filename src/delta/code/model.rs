@@ -80,7 +80,7 @@ fn update(cell: &mut u32, bit: u32, divide: &[i32; 1024], limit: u32) {
     let count = *cell & 1023;
     let chance = (*cell >> 10) as i32;
     let goal = if bit != 0 { (1 << 22) - 1 } else { 0 };
-    let step = ((goal - chance) >> 3) * divide[count as usize] >> 10;
+    let step = (((goal - chance) >> 3) * divide[count as usize]) >> 10;
     *cell = ((chance + step) as u32) << 10 | (count + u32::from(count < limit));
 }
 

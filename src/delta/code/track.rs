@@ -46,7 +46,7 @@ impl Tracker {
                 match x86::parse(&known[..known.len().min(x86::MAX)]) {
                     Parsed::Whole(instruction) => {
                         let length = usize::from(instruction.length);
-                        self.earlier = mix(self.earlier, self.previous) & 0xffff_ff;
+                        self.earlier = mix(self.earlier, self.previous) & 0x00ff_ffff;
                         self.previous = signature(&known[..length], usize::from(instruction.field));
                         self.start += length;
                     }

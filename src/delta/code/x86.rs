@@ -158,7 +158,7 @@ pub(super) fn parse(code: &[u8]) -> Parsed {
     let mut narrow = false;
     let mut wide = false;
     let invalid = Parsed::Whole(Instruction { length: 1, field: 0 });
-    let mut byte = 0u8;
+    let byte;
     let mut shape;
     loop {
         if at >= MAX {
