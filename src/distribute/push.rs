@@ -134,8 +134,7 @@ impl Run<'_> {
             .buffer_unordered(AHEAD)
             .ready_chunks(AHEAD)
             .flat_map(|decided| stream::iter(gathered(decided)));
-        let mut results =
-            jobs.map(|job| self.perform(job)).buffer_unordered(self.options.parallel.max(1));
+        let mut results = jobs.map(|job| self.perform(job)).buffer_unordered(self.options.parallel.max(1));
         let mut failed = None;
         while let Some(result) = results.next().await {
             if let Err(error) = result {
@@ -281,7 +280,8 @@ impl Run<'_> {
                         self.stored(&section.want, section.planned.method, section.sent);
                     }
                     Some(SectionState::Refused) => {
-                        let why = answer.and_then(|answer| answer.why.as_deref()).unwrap_or("no reason is given");
+                        let why =
+                            answer.and_then(|answer| answer.why.as_deref()).unwrap_or("no reason is given");
                         refused.push((section, why.chars().filter(|c| !c.is_control()).take(500).collect()));
                     }
                     state => {

@@ -200,7 +200,8 @@ fn an_edge_is_given_a_rate_and_hours() {
     session.good(&["init"]);
     assert!(session.refused(&["edge", "set", "e1", "--rate", "1MB"]).contains("no edge called e1"));
     session.good(&["edge", "add", "e1", "https://e1.example"]);
-    let set = ["edge", "set", "e1", "--rate", "10MB", "--window", "22:00-06:00", "--window", "sat 00:00-24:00"];
+    let set =
+        ["edge", "set", "e1", "--rate", "10MB", "--window", "22:00-06:00", "--window", "sat 00:00-24:00"];
     let edge = session.json(&set);
     assert_eq!(edge["rate"], 10_000_000);
     assert_eq!(edge["windows"], serde_json::json!(["22:00-06:00", "sat 00:00-24:00"]));
