@@ -28,10 +28,6 @@ impl Writer {
         Writer { low: 0, high: u32::MAX, out: Vec::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.out.len()
-    }
-
     pub(super) fn finish(mut self) -> Vec<u8> {
         // Two bytes say which interval it is: a reader takes zeros for the two that it still wants.
         self.out.extend_from_slice(&self.high.to_be_bytes()[..2]);

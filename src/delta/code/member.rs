@@ -3,7 +3,7 @@
 use super::coder::{Coder, Number, fold, unfold};
 use super::map::{Equivalence, Map, Projector};
 use super::model::{Model, Scene};
-use super::site::{Kind, Layout, Segment, Site, Sites};
+use super::site::{Layout, Segment, Site, Sites};
 use super::track::{Echo, Recall, Tracker};
 use crate::error::{Error, Result};
 

@@ -256,7 +256,11 @@ mod tests {
         let mut decoder = Decoder::new(&both, 6000).unwrap();
         for (old, new) in &pairs {
             let mut made = Vec::new();
-            decoder.next(old, new.len() as u64, &mut |piece| Ok(made.extend_from_slice(piece))).unwrap();
+            let mut take = |piece: &[u8]| {
+                made.extend_from_slice(piece);
+                Ok(())
+            };
+            decoder.next(old, new.len() as u64, &mut take).unwrap();
             assert!(made == *new);
         }
         assert_eq!(decoder.next(&[], 1, &mut |_| Ok(())).unwrap_err().kind(), ErrorKind::TooLarge);

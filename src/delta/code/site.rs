@@ -148,11 +148,6 @@ impl Layout {
     pub(super) fn holds(&self, address: u32) -> bool {
         address < self.top
     }
-
-    /// One past the highest address.
-    pub(super) fn top(&self) -> u32 {
-        self.top
-    }
 }
 
 /// A file with its references.

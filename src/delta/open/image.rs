@@ -305,8 +305,8 @@ impl<'a> Image<'a> {
                 }
                 Some(part) => visit(Step::Raw(part, *stream)),
                 None => {
-                    if let Some(stream) = *stream {
-                        visit(Step::Leave(stream));
+                    if stream.is_some() {
+                        visit(Step::Leave);
                     }
                     stack.pop();
                 }
@@ -322,7 +322,7 @@ pub(super) enum Step<'s> {
     /// An opened stream begins.
     Enter(usize),
     /// It ends.
-    Leave(usize),
+    Leave,
 }
 
 impl ReadAt for Image<'_> {

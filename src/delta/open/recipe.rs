@@ -125,7 +125,7 @@ impl Recipe {
                 self.counts.push(0);
                 streams.push(stream);
             }
-            Step::Leave(_) => {
+            Step::Leave => {
                 self.gaps.push(std::mem::take(&mut gap));
                 scopes.pop();
             }
