@@ -171,7 +171,10 @@ impl Error {
     /// A full disk becomes [`ErrorKind::NoSpace`], every other error [`ErrorKind::Io`].
     #[cold]
     pub fn io(what: impl fmt::Display, cause: std::io::Error) -> Error {
+        // An error of this crate that went through a `Read` or a `Write` is what it was.
+        let carried = cause.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
         let kind = match cause.kind() {
+            _ if carried.is_some() => carried.map_or(ErrorKind::Io, Error::kind),
             std::io::ErrorKind::StorageFull
             | std::io::ErrorKind::QuotaExceeded
             | std::io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,

@@ -16,7 +16,7 @@ use super::{code, lz};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Plain bytes of a control frame, per byte of the bases and the target and for a start.
+/// Plain bytes of a control frame.
 const MOST_CONTROL: u64 = 64 << 20;
 
 /// What an artefact says about itself; nothing of it is proven.
@@ -93,10 +93,10 @@ fn patched(
     let space = Space::open(&needed, &details.splits, scratch, &details.limits)?;
     let most = details.limits.plain.saturating_add(header.size);
     let mut reader = Data { artefact, at: start };
-    let frame = reader.next(details.control_frame)?;
     if details.control > MOST_CONTROL {
         return Err(Error::new(ErrorKind::TooLarge, "patch: its control is too long"));
     }
+    let frame = reader.next(details.control_frame, details.control)?;
     let control = lz::decompress(&space.shape(), &frame, details.control as usize)?;
     let mut fields = Fields::new(&control, "patch");
     let recipe = fields.number()?;
@@ -132,7 +132,7 @@ fn within(asked: &Limits, allowed: &Limits) -> Result<()> {
 struct Made {
     windows: Box<dyn Spool>,
     code: Box<dyn Spool>,
-    headers: Vec<u8>,
+    headers: Box<dyn Spool>,
 }
 
 fn engines(
@@ -146,10 +146,10 @@ fn engines(
     let lengths = (0..windows.len() + groups.len()).map(|_| fields.number()).collect::<Result<Vec<_>>>()?;
     fields.end()?;
     let (window_lengths, group_lengths) = lengths.split_at(windows.len());
-    let mut made = Made { windows: scratch.spool()?, code: scratch.spool()?, headers: Vec::new() };
+    let mut made = Made { windows: scratch.spool()?, code: scratch.spool()?, headers: scratch.spool()? };
     for (window, length) in windows.iter().zip(window_lengths) {
         let context = context(space, &window.context)?;
-        let frame = reader.next(*length)?;
+        let frame = reader.next(*length, window.length)?;
         made.windows.append(&lz::decompress(&context, &frame, window.length as usize)?)?;
     }
     for op in ops {
@@ -157,12 +157,13 @@ fn engines(
         let range = space.leaves().get(*like).map_or(0..0, |leaf| leaf.range.clone());
         let mut header = context(space, &[range])?;
         ops::add_to(&mut header, adds)?;
-        made.headers.extend_from_slice(&header);
+        made.headers.append(&header)?;
     }
     for (group, length) in groups.iter().zip(group_lengths) {
-        let bytes = reader.next(*length)?;
         let total = group.iter().map(|op| if let Op::Code { length, .. } = &ops[*op] { *length } else { 0 });
-        let mut decoder = code::Decoder::new(&bytes, total.sum())?;
+        let total = total.sum();
+        let bytes = reader.next(*length, total)?;
+        let mut decoder = code::Decoder::new(&bytes, total)?;
         for op in group {
             let Op::Code { like, length } = &ops[*op] else { continue };
             let old = space.leaves().get(*like).map_or(0..0, |leaf| leaf.range.clone());
@@ -199,7 +200,13 @@ struct Data<'a> {
 }
 
 impl Data<'_> {
-    fn next(&mut self, length: u64) -> Result<Vec<u8>> {
+    /// The next `length` bytes, which stand for `plain` ones.
+    fn next(&mut self, length: u64, plain: u64) -> Result<Vec<u8>> {
+        // What is taken into memory: no engine makes much more of what cannot be made less.
+        if length > plain.saturating_add(plain / 2).saturating_add(64 << 10) {
+            let message = format!("patch: {length} bytes of it are to make {plain}");
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
         let end = self.at.checked_add(length).filter(|end| *end <= self.artefact.size());
         let end = end.ok_or_else(|| Error::new(ErrorKind::Corrupted, "patch: it ends too early"))?;
         let bytes = context(self.artefact, &[self.at..end])?;

@@ -7,7 +7,7 @@ use super::apply::context;
 use super::coarse::{Index, LEAST};
 use super::medium::ReadAt as _;
 use super::open::{self, Codec, Encoding, Family, Image, Kind, Leaf};
-use super::ops::{MOST_HEADER, Op, adds};
+use super::ops::{LEAST_CODE, MOST_HEADER, Op, adds, worth_code};
 use super::pair::{Known, Partner, digest, normal, pair};
 use super::plan::{Phase, Work};
 use super::space::Space;
@@ -255,8 +255,8 @@ fn is_code(
     let memory = old_length.saturating_mul(7).saturating_add(length.saturating_mul(2));
     let fits = length.max(old_length) <= MOST_CODE.min(1 << 28) && memory <= work.budget.memory;
     if leaf.kind != Kind::Content
-        || !(64..).contains(&length)
-        || old_length < 64
+        || !worth_code(old_length, length)
+        || old_length < LEAST_CODE
         || !fits
         || work.budget.effort < 2
     {

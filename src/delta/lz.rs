@@ -127,9 +127,10 @@ pub(crate) fn stream_out(bytes: &dyn ReadAt, range: &Range<u64>, out: &mut dyn W
             }
             let mut output = OutBuffer::around(&mut buffer[..]);
             hint = decoder.run(&mut input, &mut output).map_err(damaged)?;
-            let full = output.as_slice().len() == output.capacity();
+            // Of a frame that has ended nothing is left, even if the buffer is full.
+            let more = output.as_slice().len() == output.capacity() && hint != 0;
             out.write_all(output.as_slice()).map_err(failed)?;
-            if input.pos() == chunk.len() && !full {
+            if input.pos() == chunk.len() && !more {
                 return Ok(());
             }
         }

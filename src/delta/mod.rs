@@ -9,6 +9,8 @@
 //! what does not fit into memory.
 
 mod apply;
+#[cfg(any(test, feature = "testing"))]
+mod check;
 mod choose;
 mod coarse;
 pub mod code;
@@ -27,6 +29,8 @@ mod windows;
 mod wire;
 
 pub use apply::{apply, inspect};
+#[cfg(feature = "testing")]
+pub use check::{dismantle, reapply};
 /// The oracle of a fuzz target.
 #[cfg(feature = "testing")]
 #[doc(hidden)]
@@ -37,6 +41,8 @@ pub(crate) use patch::VERSION as FORMAT;
 pub use patch::{Header, Method};
 pub use plan::{Account, Base, Budget, Phase, Plan, plan};
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "testing")]

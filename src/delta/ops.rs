@@ -237,6 +237,20 @@ fn leaf_range(space: &Space<'_>, leaf: usize) -> Range<u64> {
     space.leaves().get(leaf).map_or(0..0, |leaf| leaf.range.clone())
 }
 
+/// Whether the code engine may make `new` bytes of `old` ones: what it does is paid by what it makes.
+pub(crate) fn worth_code(old: u64, new: u64) -> bool {
+    old / 16 <= new && new >= LEAST_CODE
+}
+
+/// The shortest member of the code engine.
+pub(crate) const LEAST_CODE: u64 = 64;
+
+/// Ops of one patch: more than a blob has leaves and streams under the limits that are usual.
+const MOST_OPS: u64 = 1 << 21;
+
+/// Runs of one patch.
+const MOST_RUNS: usize = 1 << 21;
+
 /// Reads what [`write`] wrote, of somebody who may lie: every op lies inside the bases, and
 /// together they are `target` bytes long.
 ///
@@ -245,6 +259,10 @@ fn leaf_range(space: &Space<'_>, leaf: usize) -> Range<u64> {
 pub(crate) fn read(fields: &mut Fields<'_>, space: &Space<'_>, target: u64) -> Result<Vec<Op>> {
     let most = fields.rest().len() as u64;
     let count = fields.number_up_to(most)?;
+    // A few bytes of a compressed control stand for as many ops as there are numbers.
+    if count > MOST_OPS {
+        return Err(too_large(format!("it has {count} ops, more than {MOST_OPS}")));
+    }
     let jumps = fields.number_up_to(most)?;
     let lengths = fields.number_up_to(most)?;
     let runs = fields.number_up_to(most)?;
@@ -256,6 +274,7 @@ pub(crate) fn read(fields: &mut Fields<'_>, space: &Space<'_>, target: u64) -> R
     let mut adds = Fields::new(fields.take(adds)?, WHAT);
     let mut values = read_values(fields)?;
     let mut memory = Memory::default();
+    let mut runs_left = MOST_RUNS;
     let mut ops = Vec::with_capacity(tags.len());
     let (mut cursor, mut done) = (0_usize, 0_u64);
     for tag in tags {
@@ -282,7 +301,7 @@ pub(crate) fn read(fields: &mut Fields<'_>, space: &Space<'_>, target: u64) -> R
             }
             tag::FRESH => {
                 let length = lengths.number()?;
-                let runs = read_runs(&mut runs, 0, length, space)?;
+                let runs = read_runs(&mut runs, 0, length, space, &mut runs_left)?;
                 (Op::New { like: None, length, runs }, length)
             }
             tag::HEADER => {
@@ -302,10 +321,14 @@ pub(crate) fn read(fields: &mut Fields<'_>, space: &Space<'_>, target: u64) -> R
                 let length = (range.end - range.start).checked_add_signed(lengths.signed()?);
                 let length = length.ok_or_else(|| corrupted("a length is less than nothing"))?;
                 let op = match kind {
+                    // All of the leaf is read and looked through for it.
+                    tag::CODE if !worth_code(range.end - range.start, length) => {
+                        return Err(corrupted("it makes next to nothing of a long binary"));
+                    }
                     tag::CODE => Op::Code { like: leaf, length },
                     tag::NEW => Op::New { like: Some(leaf), length, runs: Vec::new() },
                     _ => {
-                        let runs = read_runs(&mut runs, range.start, length, space)?;
+                        let runs = read_runs(&mut runs, range.start, length, space, &mut runs_left)?;
                         Op::New { like: Some(leaf), length, runs }
                     }
                 };
@@ -360,10 +383,18 @@ fn read_adds(fields: &mut Fields<'_>, values: &mut Values<'_>, memory: &mut Memo
     adds
 }
 
-fn read_runs(fields: &mut Fields<'_>, start: u64, length: u64, space: &Space<'_>) -> Result<Vec<Run>> {
+fn read_runs(
+    fields: &mut Fields<'_>,
+    start: u64,
+    length: u64,
+    space: &Space<'_>,
+    left: &mut usize,
+) -> Result<Vec<Run>> {
     use super::medium::ReadAt as _;
     let outside = || corrupted("it copies from outside of the bases, or past the end of an op");
     let count = fields.number_up_to(fields.rest().len() as u64)?;
+    let after = left.checked_sub(count as usize);
+    *left = after.ok_or_else(|| too_large(format!("it has more than {MOST_RUNS} runs")))?;
     let mut runs = Vec::new();
     let (mut new, mut old) = (0_u64, start);
     for _ in 0..count {
@@ -375,6 +406,11 @@ fn read_runs(fields: &mut Fields<'_>, start: u64, length: u64, space: &Space<'_>
         runs.push(run);
     }
     Ok(runs)
+}
+
+#[cold]
+fn too_large(what: String) -> Error {
+    Error::new(ErrorKind::TooLarge, format!("patch: {what}"))
 }
 
 #[cold]

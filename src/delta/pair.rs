@@ -14,6 +14,9 @@ const SKETCHED: u64 = 1 << 10;
 /// Features of a sketch: two blobs that share half of their chunks share about half of them.
 const FEATURES: usize = 16;
 
+/// So many leaves have a feature in common; more would tell nothing, and cost their square.
+const COMMON: usize = 64;
+
 /// The part of a leaf that a sketch is made of.
 const SKETCH_BYTES: u64 = 1 << 20;
 
@@ -125,7 +128,10 @@ pub(crate) fn pair(
             // One that is still in use elsewhere may serve twice, but new names mostly replace old.
             if known.leaf.kind == Kind::Content && !taken[index] {
                 for feature in sketch(old_bytes, &known.leaf.range)? {
-                    sketches.entry(feature).or_default().push(index);
+                    let alike = sketches.entry(feature).or_default();
+                    if alike.len() < COMMON {
+                        alike.push(index);
+                    }
                 }
             }
         }

@@ -167,6 +167,10 @@ impl Details {
             if base >= bases {
                 return Err(Error::new(ErrorKind::Corrupted, "patch: it splits a stream of no base"));
             }
+            // In their order, each once: every one of them has two leaves.
+            if splits.last().is_some_and(|last| *last >= (base, stream)) {
+                return Err(Error::new(ErrorKind::Corrupted, "patch: it splits a stream twice"));
+            }
             splits.push((base, stream));
         }
         Ok(Details { limits, splits, control: fields.number()?, control_frame: fields.number()? })

@@ -139,17 +139,13 @@ impl ReadAt for Space<'_> {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        let index = self.starts.partition_point(|start| *start <= offset);
-        let Some(((image, start), index)) = index
-            .checked_sub(1)
-            .and_then(|index| Some((self.images.get(index).zip(self.starts.get(index))?, index)))
-        else {
-            return Ok(0);
-        };
-        let read = image.read_at(buffer, offset - start)?;
         // An empty base has its start in common with the next one, which the search finds.
-        debug_assert!(read > 0 || buffer.is_empty() || index + 1 == self.starts.len());
-        Ok(read)
+        let index = self.starts.partition_point(|start| *start <= offset);
+        let found = index.checked_sub(1).and_then(|index| self.images.get(index).zip(self.starts.get(index)));
+        match found {
+            Some((image, start)) => image.read_at(buffer, offset - start),
+            None => Ok(0),
+        }
     }
 }
 

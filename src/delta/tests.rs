@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::error::{ErrorKind, Result};
 
 /// Text with the redundancy of source code.
-fn text(seed: u64, length: usize) -> Vec<u8> {
+pub(super) fn text(seed: u64, length: usize) -> Vec<u8> {
     const WORDS: [&str; 16] = [
         "fn ", "let ", "return ", "(value)", " = ", ";\n", "    ", "if ", "else ", "{\n", "}\n", "index",
         "self.", "0x1f", "\"text\"", "// ",
@@ -41,7 +41,7 @@ fn crc(bytes: &[u8]) -> u32 {
     })
 }
 
-fn gzip(plain: &[u8], level: u8) -> Vec<u8> {
+pub(super) fn gzip(plain: &[u8], level: u8) -> Vec<u8> {
     let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
     out.extend(deflated(plain, level));
     out.extend(crc(plain).to_le_bytes());
@@ -49,7 +49,7 @@ fn gzip(plain: &[u8], level: u8) -> Vec<u8> {
     out
 }
 
-fn tar(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn tar(members: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, content) in members {
         let mut header = vec![0; 512];
@@ -70,7 +70,7 @@ fn tar(members: &[(String, Vec<u8>)]) -> Vec<u8> {
     out
 }
 
-fn zip(members: &[(String, Vec<u8>)], time: u32, level: u8) -> Vec<u8> {
+pub(super) fn zip(members: &[(String, Vec<u8>)], time: u32, level: u8) -> Vec<u8> {
     let (mut out, mut directory) = (Vec::new(), Vec::new());
     for (name, content) in members {
         let coded = deflated(content, level);
@@ -102,7 +102,7 @@ fn zip(members: &[(String, Vec<u8>)], time: u32, level: u8) -> Vec<u8> {
     out
 }
 
-fn base(bytes: &[u8]) -> Base {
+pub(super) fn base(bytes: &[u8]) -> Base {
     Base { digest: Digest::of(bytes), data: Arc::new(bytes.to_vec()) }
 }
 

@@ -96,7 +96,11 @@ impl<'a> Elf<'a> {
 
     /// Adds the references in tables of the file: relocations, symbols, unwind tables, pointers.
     pub(super) fn data_sites(&self, sites: &mut Vec<Site>, tables: &mut Vec<(u32, u32)>) {
+        // Sections that lie over each other have sites without end.
+        let mut left = 2 * self.bytes.len();
         for section in &self.sections {
+            let Some(rest) = left.checked_sub(section.length) else { return };
+            left = rest;
             match section.kind {
                 4 => self.relocations(section, sites),
                 2 | 11 => self.symbols(section, sites),

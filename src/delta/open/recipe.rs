@@ -175,7 +175,7 @@ impl Recipe {
             return Err(too_large(format!("it opens {streams} streams")));
         }
         let mut recipe = Recipe::default();
-        for _ in 0..fields.number_up_to(most)? {
+        for _ in 0..fields.number_up_to(streams)? {
             let tag = fields.byte()?;
             let length = fields.number()?;
             recipe.codecs.push(Codec::parse(tag, fields.take(length)?)?);
