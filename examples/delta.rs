@@ -213,7 +213,10 @@ impl ReadAt for Bytes {
 
 /// CPU seconds of each phase.
 #[derive(Default)]
-struct Clock(RefCell<(BTreeMap<&'static str, f64>, Option<(Phase, Duration)>)>);
+struct Clock(RefCell<Phases>);
+
+/// Those that have ended, and the one that runs.
+type Phases = (BTreeMap<&'static str, f64>, Option<(Phase, Duration)>);
 
 impl Clock {
     fn enter(&self, phase: Phase) {

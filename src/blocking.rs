@@ -1,10 +1,7 @@
 //! Long work and async tasks: calls that wait for the disk are kept off the workers, long loops
 //! give way.
 
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake};
-use std::thread::{self, Thread};
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::error::Result;
@@ -29,8 +26,13 @@ where
 }
 
 /// Waits for `future` on this thread: for work that [`run`] runs, where it meets what is async.
+#[cfg(feature = "delta")]
 pub(crate) fn wait<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
+    use std::sync::Arc;
+    use std::task::{Context, Wake};
+    use std::thread;
+
+    struct Unpark(thread::Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
             self.0.unpark();
@@ -38,7 +40,7 @@ pub(crate) fn wait<F: Future>(future: F) -> F::Output {
     }
     let waker = Arc::new(Unpark(thread::current())).into();
     let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
+    let mut future = std::pin::pin!(future);
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(value) => return value,
@@ -56,11 +58,12 @@ pub(crate) async fn sleep(duration: Duration) {
     if tokio::runtime::Handle::try_current().is_ok() {
         return tokio::time::sleep(duration).await;
     }
-    thread::sleep(duration);
+    std::thread::sleep(duration);
 }
 
 /// Waits for `work` at most so long. Inside a tokio runtime it goes on to its end even if nobody
 /// waits any more; everywhere else it is waited for.
+#[cfg(feature = "delta")]
 pub(crate) async fn within<T, W>(limit: Duration, work: W) -> Result<Option<T>>
 where
     T: Send + 'static,

@@ -63,7 +63,7 @@ impl fmt::Debug for Secret {
 
 /// Makes a directory, and those above it, that only its owner can look into. One that is there
 /// stays as it is.
-#[cfg(feature = "redb")]
+#[cfg(any(feature = "redb", feature = "delta"))]
 pub(crate) fn private_directory(path: &std::path::Path) -> std::io::Result<()> {
     let mut directory = std::fs::DirBuilder::new();
     directory.recursive(true);

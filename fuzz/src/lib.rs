@@ -3,6 +3,7 @@
 //! Each tells whether the input was accepted, so that `tests/it/fuzz_replay.rs`, which includes
 //! this file and runs the checked-in seeds without a fuzzer, can tell that they reach both sides.
 
+mod code;
 mod deflate;
 mod delta;
 mod document;
@@ -11,6 +12,7 @@ mod openpgp;
 mod pack;
 mod text;
 
+pub use code::delta_code;
 pub use deflate::deflate;
 pub use delta::{apply, bases, open, plan, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
@@ -38,6 +40,7 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("open", open),
     ("recipe", recipe),
     ("pack", pack),
+    ("delta_code", delta_code),
     ("apply", apply),
     ("plan", plan),
 ];

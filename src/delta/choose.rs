@@ -42,7 +42,7 @@ pub(super) fn streams(new: &mut Image<'_>, space: &mut Space<'_>, work: &Work<'_
         Streams { encodings: vec![Encoding::Closed; count], same: vec![None; count], splits: Vec::new() };
     let mut partners: Vec<Option<(usize, usize)>> = vec![None; count];
     let mut hints: HashMap<Family, Codec> = HashMap::new();
-    for index in 0..count {
+    for (index, partner) in partners.iter_mut().enumerate() {
         let stream = &new.streams()[index];
         if stream.parent.is_some_and(|parent| matches!(found.encodings[parent], Encoding::Closed)) {
             continue;
@@ -54,18 +54,19 @@ pub(super) fn streams(new: &mut Image<'_>, space: &mut Space<'_>, work: &Work<'_
         let plain = stream.plain.end - stream.plain.start;
         let (per_byte, family) = match stream.family() {
             Family::Deflate => (150, Family::Deflate),
-            Family::Xz => (900, Family::Xz),
+            Family::Xz => (600, Family::Xz),
             Family::Zstd => (600, Family::Zstd),
         };
         if work.take(plain, per_byte)
-            && let Some(codec) = open::identify(new, index, hints.get(&family), work.budget.effort)?
+            && let Some(codec) =
+                open::identify(new, index, hints.get(&family), work.budget.effort, work.thorough)?
         {
             hints.insert(family, codec.clone());
             found.encodings[index] = Encoding::Exact(codec);
         } else if family == Family::Deflate && work.budget.effort > 0 {
             // The stream of the same name, or that stands at the same place among its like.
             let same_name = named.get(&normal(&stream.name));
-            partners[index] = same_name.and_then(|choices| choices.first()).copied();
+            *partner = same_name.and_then(|choices| choices.first()).copied();
             found.encodings[index] = Encoding::Split;
         }
     }
@@ -95,14 +96,14 @@ fn split(
     found.splits.dedup();
     space.split(&found.splits)?;
     let mut kept = Vec::new();
-    for index in 0..found.encodings.len() {
+    for (index, partner) in partners.iter().enumerate() {
         if !matches!(found.encodings[index], Encoding::Split) {
             continue;
         }
         let stream = &new.streams()[index];
         let coded = stream.coded.end - stream.coded.start;
         let sides = new.sides(index);
-        let base = partners[index].and_then(|(base, stream)| {
+        let base = partner.and_then(|(base, stream)| {
             let image = space.images().get(base)?;
             Some((image, image.streams().get(stream)?.plain.clone(), image.sides(stream)?))
         });
@@ -130,7 +131,7 @@ fn split(
             cost += size * length / (bytes.len() as u64).max(1);
         }
         if cost < coded - coded / 16 {
-            kept.extend(partners[index]);
+            kept.extend(*partner);
         } else {
             found.encodings[index] = Encoding::Closed;
         }

@@ -136,7 +136,10 @@ fn stretch(
         }
     }
     let mut back = 0;
-    while length > 0 {
+    if length == 0 {
+        return Ok(Run { length, ..run });
+    }
+    loop {
         let left = (run.new - back - new_within.start).min((run.old - back).saturating_sub(old_within.start));
         let part = left.min(ours.len() as u64) as usize;
         if part == 0 {
@@ -167,7 +170,7 @@ mod tests {
     fn found(old: &[u8], new: &[u8]) -> Vec<Run> {
         let (old_all, new_all) = (0..old.len() as u64, 0..new.len() as u64);
         let (old, new) = (old.to_vec(), new.to_vec());
-        let index = Index::new(&old, &[old_all.clone()]).unwrap();
+        let index = Index::new(&old, std::slice::from_ref(&old_all)).unwrap();
         index.runs(&old, &old_all, &new, &new_all).unwrap()
     }
 

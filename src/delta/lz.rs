@@ -14,9 +14,6 @@ use crate::error::{Error, ErrorKind, Result};
 /// without being asked (RFC 8878, 3.1.1.1.2 names 8 MiB as the least; this one is ours).
 const WINDOW_LOG_MAX: u32 = 27;
 
-/// Prefix and new bytes of one window, at most.
-pub(crate) const WINDOW: usize = 1 << WINDOW_LOG_MAX;
-
 /// How hard to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Search {

@@ -13,7 +13,7 @@ mod apply;
 mod check;
 mod choose;
 mod coarse;
-mod code;
+pub mod code;
 mod compose;
 mod deflate;
 mod lz;

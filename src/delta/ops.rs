@@ -3,6 +3,7 @@
 //! Ops are told in the order of the target stream. A *cursor* runs through the leaves of the
 //! bases: where the target goes on as the base does, an op is one byte that says nothing new.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::coarse::Run;
@@ -89,22 +90,22 @@ fn field(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(field)
 }
 
-/// The ways to change a header that came before, the latest one first.
+/// Which fields of headers were changed before, the latest way first.
 #[derive(Debug, Default)]
-struct Memory(Vec<Vec<Add>>);
+struct Memory(Vec<Vec<u32>>);
 
 impl Memory {
-    fn find(&self, adds: &[Add]) -> Option<usize> {
-        self.0.iter().position(|known| known == adds)
+    fn find(&self, fields: &[u32]) -> Option<usize> {
+        self.0.iter().position(|known| known == fields)
     }
 
-    fn take(&mut self, index: usize) -> Option<Vec<Add>> {
+    fn take(&mut self, index: usize) -> Option<Vec<u32>> {
         (index < self.0.len()).then(|| self.0.remove(index))
     }
 
-    fn put(&mut self, adds: Vec<Add>) {
+    fn put(&mut self, fields: Vec<u32>) {
         self.0.truncate(REMEMBERED - 1);
-        self.0.insert(0, adds);
+        self.0.insert(0, fields);
     }
 }
 
@@ -128,6 +129,8 @@ struct Columns {
     lengths: Vec<u8>,
     runs: Vec<u8>,
     adds: Vec<u8>,
+    /// What is added, by field: the times in one column, the offsets in another.
+    values: BTreeMap<u32, Vec<u8>>,
     memory: Memory,
 }
 
@@ -145,6 +148,12 @@ pub(crate) fn write(ops: &[Op], space: &Space<'_>, out: &mut Vec<u8>) {
     for column in [columns.tags, columns.jumps, columns.lengths, columns.runs, columns.adds] {
         out.extend_from_slice(&column);
     }
+    put(out, columns.values.len() as u64);
+    for (at, values) in &columns.values {
+        put(out, u64::from(*at));
+        put(out, values.len() as u64);
+    }
+    columns.values.values().for_each(|values| out.extend_from_slice(values));
 }
 
 impl Columns {
@@ -175,21 +184,22 @@ impl Columns {
             }
             Op::Header { like, adds } => {
                 self.tag(tag::HEADER, *like as i64 - *cursor as i64);
-                match self.memory.find(adds) {
+                let fields: Vec<u32> = adds.iter().map(|add| add.at).collect();
+                match self.memory.find(&fields) {
                     Some(index) => {
                         put(&mut self.adds, index as u64 + 1);
                         self.memory.take(index);
                     }
                     None => {
                         put(&mut self.adds, 0);
-                        put(&mut self.adds, adds.len() as u64);
-                        for add in adds {
-                            put(&mut self.adds, add.at.into());
-                            self.adds.extend_from_slice(&add.value.to_le_bytes());
-                        }
+                        put(&mut self.adds, fields.len() as u64);
+                        fields.iter().for_each(|at| put(&mut self.adds, u64::from(*at)));
                     }
                 }
-                self.memory.put(adds.clone());
+                self.memory.put(fields);
+                for add in adds {
+                    self.values.entry(add.at).or_default().extend_from_slice(&add.value.to_le_bytes());
+                }
                 *cursor = like + 1;
             }
             Op::Code { like, length } => {
@@ -262,6 +272,7 @@ pub(crate) fn read(fields: &mut Fields<'_>, space: &Space<'_>, target: u64) -> R
     let mut lengths = Fields::new(fields.take(lengths)?, WHAT);
     let mut runs = Fields::new(fields.take(runs)?, WHAT);
     let mut adds = Fields::new(fields.take(adds)?, WHAT);
+    let mut values = read_values(fields)?;
     let mut memory = Memory::default();
     let mut runs_left = MOST_RUNS;
     let mut ops = Vec::with_capacity(tags.len());
@@ -300,7 +311,7 @@ pub(crate) fn read(fields: &mut Fields<'_>, space: &Space<'_>, target: u64) -> R
                 if range.end - range.start > MOST_HEADER {
                     return Err(corrupted("it changes a header that is too long for one"));
                 }
-                let adds = read_adds(&mut adds, &mut memory)?;
+                let adds = read_adds(&mut adds, &mut values, &mut memory)?;
                 (Op::Header { like: leaf, adds }, range.end - range.start)
             }
             kind @ (tag::NEW | tag::RUNS | tag::CODE) => {
@@ -334,31 +345,42 @@ pub(crate) fn read(fields: &mut Fields<'_>, space: &Space<'_>, target: u64) -> R
     lengths.end()?;
     runs.end()?;
     adds.end()?;
+    values.values().try_for_each(Fields::end)?;
     if done != target {
         return Err(corrupted(&format!("it makes {done} of the {target} bytes that the recipe takes")));
     }
     Ok(ops)
 }
 
-fn read_adds(fields: &mut Fields<'_>, memory: &mut Memory) -> Result<Vec<Add>> {
-    let adds = match fields.number_up_to(REMEMBERED as u64)?.checked_sub(1) {
-        Some(index) => {
-            let known = memory.take(index as usize);
-            known.ok_or_else(|| corrupted("it changes a header as one that did not come before"))?
-        }
+/// The columns of what is added, by field.
+type Values<'a> = BTreeMap<u32, Fields<'a>>;
+
+fn read_values<'a>(fields: &mut Fields<'a>) -> Result<Values<'a>> {
+    let mut lengths = Vec::new();
+    for _ in 0..fields.number_up_to(MOST_HEADER)? {
+        lengths.push((fields.number_up_to(MOST_HEADER)? as u32, fields.number()?));
+    }
+    let column = |(at, length)| Ok((at, Fields::new(fields.take(length)?, WHAT)));
+    lengths.into_iter().map(column).collect()
+}
+
+fn read_adds(fields: &mut Fields<'_>, values: &mut Values<'_>, memory: &mut Memory) -> Result<Vec<Add>> {
+    let unknown = || corrupted("it changes a header as none before it");
+    let at = match fields.number_up_to(REMEMBERED as u64)?.checked_sub(1) {
+        Some(index) => memory.take(index as usize).ok_or_else(unknown)?,
         None => {
             let count = fields.number_up_to(MOST_ADDS as u64)?;
-            let add = |_| {
-                let at = fields.number_up_to(MOST_HEADER)? as u32;
-                let mut value = [0; 4];
-                value.copy_from_slice(fields.take(4)?);
-                Ok(Add { at, value: u32::from_le_bytes(value) })
-            };
-            (0..count).map(add).collect::<Result<_>>()?
+            (0..count).map(|_| Ok(fields.number_up_to(MOST_HEADER)? as u32)).collect::<Result<_>>()?
         }
     };
-    memory.put(adds.clone());
-    Ok(adds)
+    let add = |at: &u32| {
+        let mut value = [0; 4];
+        value.copy_from_slice(values.get_mut(at).ok_or_else(unknown)?.take(4)?);
+        Ok(Add { at: *at, value: u32::from_le_bytes(value) })
+    };
+    let adds = at.iter().map(add).collect();
+    memory.put(at);
+    adds
 }
 
 fn read_runs(

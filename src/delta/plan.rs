@@ -175,12 +175,11 @@ pub fn plan(
     let size = target.size();
     let header =
         Header { method: Method::Whole, size, digest: digest(target, &(0..size))?, bases: Vec::new() };
-    let work = Work { left: Cell::new(budget.nanoseconds(size)), budget: *budget, progress };
     let mut account = None;
     let mut refused = None;
     if !bases.is_empty() && size > 0 {
         let bases = &bases[..bases.len().min(MOST_BASES)];
-        match patch(&header, target, bases, limits, scratch, &work) {
+        match tried(&header, target, bases, budget, limits, scratch, progress) {
             Ok((artefact, made)) => {
                 account = Some(made);
                 // Half is worth no further thought.
@@ -220,6 +219,27 @@ pub fn plan(
     Ok(Plan { method: Method::Whole, bases: Vec::new(), artefact, account, why })
 }
 
+/// A patch that makes the target.
+fn tried(
+    header: &Header,
+    target: &dyn ReadAt,
+    bases: &[Base],
+    budget: &Budget,
+    limits: &Limits,
+    scratch: &dyn Scratch,
+    progress: &dyn Fn(Phase),
+) -> Result<(Box<dyn Spool>, Account)> {
+    let left = || Cell::new(budget.nanoseconds(header.size));
+    let quick = Work { left: left(), budget: *budget, progress, thorough: false };
+    match patch(header, target, bases, limits, scratch, &quick) {
+        Err(error) if error.kind() == ErrorKind::Mismatch => {
+            let thorough = Work { left: left(), thorough: true, ..quick };
+            patch(header, target, bases, limits, scratch, &thorough)
+        }
+        made => made,
+    }
+}
+
 fn chosen(header: Header, bases: &[Base], artefact: Box<dyn Spool>, account: Option<Account>) -> Plan {
     let percent = artefact.size() as f64 * 100.0 / header.size as f64;
     let made = account.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -246,6 +266,8 @@ pub(super) struct Work<'a> {
     left: Cell<u64>,
     pub(super) budget: Budget,
     pub(super) progress: &'a dyn Fn(Phase),
+    /// Whether slow encoders are tried on whole streams, because their beginnings misled.
+    pub(super) thorough: bool,
 }
 
 impl Work<'_> {

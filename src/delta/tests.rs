@@ -21,7 +21,7 @@ pub(super) fn text(seed: u64, length: usize) -> Vec<u8> {
     while out.len() < length {
         state = mix(state + 1);
         out.extend_from_slice(WORDS[(state % 16) as usize].as_bytes());
-        if state % 7 == 0 {
+        if state.is_multiple_of(7) {
             out.extend_from_slice(format!("{state:x}").as_bytes());
         }
     }

@@ -66,7 +66,13 @@ impl Unnamed {
         let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path);
         let file = file.map_err(|cause| Error::io(format!("making {}", path.display()), cause))?;
         #[cfg(unix)]
-        fs::remove_file(&path).map_err(|cause| Error::io(format!("removing {}", path.display()), cause))?;
+        match fs::remove_file(&path) {
+            // Somebody else opened the same directory, and tidied it up.
+            Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io(format!("removing {}", path.display()), cause));
+            }
+            _ => {}
+        }
         Ok(Unnamed { file, path })
     }
 }

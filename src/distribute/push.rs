@@ -502,10 +502,10 @@ fn by_id(answer: PackAnswer) -> BTreeMap<Digest, SectionAnswer> {
 fn missing(head: &PartHead, answer: Option<&SectionAnswer>) -> Result<Vec<Range<u64>>> {
     let frames = head.frames();
     let Some(answer) = answer.filter(|answer| answer.state == SectionState::Partial) else {
-        return Ok(vec![0..frames]);
+        return Ok(std::iter::once(0..frames).collect());
     };
     if answer.missing.is_empty() {
-        return Ok(vec![frames..frames]);
+        return Ok(std::iter::once(frames..frames).collect());
     }
     let mut at = 0;
     let mut runs = Vec::new();

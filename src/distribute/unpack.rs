@@ -46,6 +46,8 @@ const INDEXED: usize = 1 << 20;
 const MANIFESTS: usize = 256;
 /// Most artifacts in one question.
 const ASKED: usize = 10_000;
+/// Most parts of one pack.
+const PARTS: usize = 10_000;
 /// Most artefacts in one question.
 const SECTIONS: usize = 100_000;
 
@@ -183,6 +185,7 @@ impl Receiver {
             while let Some(event) = reader.feed(&mut input)? {
                 match event {
                     Event::Head(head) => {
+                        check_count(usize::try_from(reader.parts()).unwrap_or(usize::MAX), PARTS)?;
                         taking = match self.admit(&needs, &head).await {
                             Ok(writer) => writer,
                             Err(error) => {
@@ -541,5 +544,5 @@ fn check_count(asked: usize, most: usize) -> Result<()> {
     if asked <= most {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::TooLarge, format!("{asked} things are asked about at once, more than {most}")))
+    Err(Error::new(ErrorKind::TooLarge, format!("{asked} at once are more than the {most} allowed here")))
 }

@@ -19,6 +19,9 @@ use crate::meta::Batch;
 use crate::name::{BundleName, NodeName, Version};
 use crate::secret::Secret;
 
+/// The least rate of a link, in bytes in a second.
+const MIN_RATE: u64 = 1000;
+
 /// An edge as the source knows it. Its token is kept in the vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,8 +86,9 @@ impl EdgeRecord {
                 "an edge's address is http:// or https://, a host, and nothing secret: no user, no query",
             ));
         }
-        if self.rate == Some(0) {
-            return Err(Error::invalid("nothing goes to an edge at 0 bytes in a second"));
+        // Slower than that, a connection looks dead.
+        if self.rate.is_some_and(|rate| rate < MIN_RATE) {
+            return Err(Error::invalid(format!("an edge gets at least {MIN_RATE} bytes in a second")));
         }
         for (what, text) in [("site", &self.site), ("city", &self.city)] {
             if let Some(text) = text

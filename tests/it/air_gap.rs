@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use distedge::blob::{ByteStream, MemoryBlobStore};
 use distedge::catalog::Catalog;
+use distedge::delta::pack::FRAME;
 use distedge::delta::pack::volume::{self, Volume};
 use distedge::distribute::airgap::{Export, ImportAnswer, Receipts, file_bytes};
 use distedge::distribute::{Events, Method, Planner, PlannerOptions, Receiver, SectionState};
@@ -417,9 +418,8 @@ fn a_killed_edge_goes_on_with_its_volumes() {
     stream.write_all(&first[..700_000]).unwrap();
     let noted = || {
         let files = fs::read_dir(data.join("inbox")).unwrap().map(|file| file.unwrap().path());
-        let mut maps = files.filter(|file| file.extension().is_some_and(|extension| extension == "map"));
-        // Two frames of 256 KiB came whole; each is a note of 12 bytes behind the head.
-        maps.next().is_some_and(|map| fs::metadata(map).unwrap().len() >= 100 + 2 * 12)
+        let mut data = files.filter(|file| file.extension().is_some_and(|extension| extension == "data"));
+        data.next().is_some_and(|data| fs::metadata(data).unwrap().len() >= 2 * FRAME)
     };
     let deadline = Instant::now() + Duration::from_secs(60);
     while !noted() {

@@ -3,16 +3,16 @@
 use super::map::Equivalence;
 
 /// Shortest exact match that is looked at.
-const SEED: usize = 9;
+const SEED: usize = 12;
 /// What a match far away must be worth to pay for its entry in the control stream.
-const FAR: i32 = 14;
+const FAR: i32 = 36;
 /// The same for a small shift of what came before.
-const NEAR: i32 = 5;
+const NEAR: i32 = 12;
 const SHIFT: i64 = 96;
 const NEAR_SPAN: usize = 512;
 /// An extension ends when it has lost this much.
 const PATIENCE: i32 = 24;
-const CANDIDATES: usize = 24;
+const CANDIDATES: usize = 8;
 
 /// The sorted suffixes of a text.
 #[derive(Debug)]
@@ -20,6 +20,18 @@ pub(super) struct Index<'a> {
     text: &'a [u8],
     order: Vec<i32>,
     heads: Vec<u32>,
+    /// Which grams of `SEED` bytes occur, as hashes: most searches end here.
+    grams: Vec<u64>,
+}
+
+/// A hash of `SEED` bytes.
+#[inline]
+fn gram(bytes: &[u8]) -> Option<u64> {
+    let (head, rest) = bytes.split_first_chunk::<8>()?;
+    let tail = rest.first_chunk::<4>()?;
+    let hash = u64::from_le_bytes(*head).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ u64::from(u32::from_le_bytes(*tail)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    Some((hash ^ hash >> 29).wrapping_mul(0x94d0_49bb_1331_11eb))
 }
 
 impl<'a> Index<'a> {
@@ -40,12 +52,19 @@ impl<'a> Index<'a> {
             *head = sum;
             sum += count;
         }
-        Index { text, order, heads }
+        let mut grams = vec![0u64; (text.len() / 8).next_power_of_two().clamp(1 << 10, 1 << 22)];
+        let mask = grams.len() - 1;
+        for at in 0..text.len() {
+            let Some(hash) = gram(&text[at..]) else { break };
+            grams[(hash >> 8) as usize & mask] |= 1 << (hash & 63);
+        }
+        Index { text, order, heads, grams }
     }
 
     /// A position in the order next to the longest match of `wanted`, and that match's length.
     fn longest(&self, wanted: &[u8]) -> (usize, usize) {
-        if wanted.len() < 2 {
+        let Some(hash) = gram(wanted) else { return (0, 0) };
+        if self.grams[(hash >> 8) as usize & (self.grams.len() - 1)] >> (hash & 63) & 1 == 0 {
             return (0, 0);
         }
         let pair = usize::from(wanted[0]) << 8 | usize::from(wanted[1]);
@@ -156,6 +175,7 @@ pub(super) fn align(old: &[u8], new: &[u8]) -> Vec<Equivalence> {
     }
     let index = Index::new(old);
     let mut at = 0usize;
+    let (mut rejected, mut reach) = (i64::MIN, 0usize);
     while at + 4 <= new.len() {
         let last = found.last().copied().unwrap_or_default();
         let end = (last.new + last.length) as usize;
@@ -182,21 +202,11 @@ pub(super) fn align(old: &[u8], new: &[u8]) -> Vec<Equivalence> {
             }
         }
         let (position, length) = index.longest(&new[at..]);
-        if length >= SEED {
-            let mut tried = 0;
+        let again = index.order.get(position).is_some_and(|&place| i64::from(place) - at as i64 == rejected);
+        if length >= SEED && !(again && length < reach) {
             let shortest = length - length / 4;
-            for step in 0..CANDIDATES {
-                let there = if step % 2 == 0 {
-                    position.wrapping_add(step / 2)
-                } else {
-                    position.wrapping_sub(step / 2 + 1)
-                };
-                let Some(&place) = index.order.get(there) else { continue };
-                let place = place as usize;
-                if step > 0 && common(&old[place..], &new[at..new.len().min(at + shortest)]) < shortest {
-                    continue;
-                }
-                tried += 1;
+            let wanted = &new[at..at + shortest];
+            let mut try_at = |place: usize| {
                 let near = (place as i64 - at as i64 - diagonal).abs();
                 let cost = if near <= SHIFT {
                     NEAR
@@ -206,8 +216,14 @@ pub(super) fn align(old: &[u8], new: &[u8]) -> Vec<Equivalence> {
                     FAR
                 };
                 offer(place, cost, 512);
+            };
+            let fits = |place: &&i32| common(&old[**place as usize..], wanted) == shortest;
+            for place in index.order[position..].iter().take(CANDIDATES).take_while(fits) {
+                try_at(*place as usize);
             }
-            let _ = tried;
+            for place in index.order[..position].iter().rev().take(CANDIDATES).take_while(fits) {
+                try_at(*place as usize);
+            }
         }
         match best {
             Some((gain, place, _)) if gain > 0 => {
@@ -224,7 +240,11 @@ pub(super) fn align(old: &[u8], new: &[u8]) -> Vec<Equivalence> {
                 }
                 push(&mut found, next);
             }
-            _ => at += 1,
+            _ => {
+                rejected = index.order.get(position).map_or(i64::MIN, |&place| i64::from(place) - at as i64);
+                reach = length;
+                at += 1;
+            }
         }
     }
     found

@@ -9,6 +9,10 @@ pub(super) trait Coder {
     fn bit(&mut self, one: u32, bit: u32) -> u32;
     /// Bytes read beyond the end of the input, 0 when encoding: a sign of damage.
     fn missing(&self) -> usize;
+    /// Whether more was read than a writer leaves out.
+    fn ended(&self) -> bool {
+        self.missing() > 2
+    }
 }
 
 /// Writes.
@@ -24,23 +28,16 @@ impl Writer {
         Writer { low: 0, high: u32::MAX, out: Vec::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.out.len()
-    }
-
     pub(super) fn finish(mut self) -> Vec<u8> {
-        // A reader takes zeros for what is not there.
+        // Two bytes say which interval it is: a reader takes zeros for the two that it still wants.
         self.out.extend_from_slice(&self.high.to_be_bytes()[..2]);
-        while self.out.last() == Some(&0) {
-            self.out.pop();
-        }
         self.out
     }
 }
 
 #[inline]
 fn middle(low: u32, high: u32, one: u32) -> u32 {
-    low + (u64::from(high - low) * u64::from(one) >> 16) as u32
+    low + ((u64::from(high - low) * u64::from(one)) >> 16) as u32
 }
 
 impl Coder for Writer {

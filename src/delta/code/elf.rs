@@ -200,7 +200,7 @@ impl<'a> Elf<'a> {
         let mut common = (usize::MAX, false, false);
         while at + 12 <= end {
             let length = u32_at(self.bytes, at)? as usize;
-            if length < 4 || length >= 0xffff_fff0 {
+            if !(4..0xffff_fff0).contains(&length) {
                 at += 4;
                 continue;
             }

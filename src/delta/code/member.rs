@@ -3,8 +3,8 @@
 use super::coder::{Coder, Number, fold, unfold};
 use super::map::{Equivalence, Map, Projector};
 use super::model::{Model, Scene};
-use super::site::{Kind, Layout, Segment, Site, Sites};
-use super::track::{Echo, Tracker};
+use super::site::{Layout, Segment, Site, Sites};
+use super::track::{Echo, Recall, Tracker};
 use crate::error::{Error, Result};
 
 /// Right guesses in a row that end a stretch of coded bytes.
@@ -17,6 +17,7 @@ const SEGMENT: usize = 1 << 20;
 pub(super) struct Shared {
     pub(super) model: Model,
     pub(super) echo: Echo,
+    recall: Recall,
     counts: Number,
     layout: Number,
     gaps: Number,
@@ -24,7 +25,6 @@ pub(super) struct Shared {
     jumps: Number,
     skips: Number,
     stretches: Number,
-    pub(super) stats: [usize; 8],
 }
 
 impl Shared {
@@ -32,6 +32,7 @@ impl Shared {
         Shared {
             model: Model::new(bits),
             echo: Echo::new(),
+            recall: Recall::new(),
             counts: Number::new(1),
             layout: Number::new(4),
             gaps: Number::new(33),
@@ -39,7 +40,6 @@ impl Shared {
             jumps: Number::new(33),
             skips: Number::new(33),
             stretches: Number::new(33),
-            stats: [0; 8],
         }
     }
 }
@@ -137,7 +137,7 @@ pub(super) fn code_equivalences<C: Coder>(
         end = equivalence.new + length;
         source = equivalence.old + length;
         result.push(equivalence);
-        if coder.missing() > 16 {
+        if coder.ended() {
             return Err(damaged("a patch ends in the middle of its pieces"));
         }
     }
@@ -155,6 +155,7 @@ pub(super) struct Member<'a> {
     pub(super) projector: Projector<'a>,
     pub(super) tracker: Tracker,
     hits: u32,
+    luck: u32,
 }
 
 impl<'a> Member<'a> {
@@ -170,6 +171,7 @@ impl<'a> Member<'a> {
             projector: Projector { old: sites, new: layout, map },
             tracker: Tracker::default(),
             hits: 0,
+            luck: 0,
         }
     }
 
@@ -189,7 +191,6 @@ impl<'a> Member<'a> {
             list.iter().copied().chain([Equivalence { new: new.len() as u32, old: 0, length: 0 }])
         {
             let start = equivalence.new as usize;
-            shared.stats[0] += start - end;
             for at in end..start {
                 self.byte(coder, shared, new, at, None, 0);
             }
@@ -209,10 +210,11 @@ impl<'a> Member<'a> {
                 self.segment(coder, shared, new, place, source, &mut guess, &runs, encoding)?;
                 from += length;
             }
-            if coder.missing() > 16 {
+            if coder.ended() {
                 return Err(damaged("a patch ends before its bytes do"));
             }
         }
+        shared.echo.end(new);
         Ok(())
     }
 
@@ -252,14 +254,13 @@ impl<'a> Member<'a> {
         let mut next = sites.partition_point(|site| (site.at() as usize) < source);
         let mut runs = runs.iter();
         let mut at = 0usize;
-        let (mut skip_context, mut stretch_context) = (0usize, 0usize);
+        let mut stretch_context = 0usize;
         // The reference that is being written: where it ends, what was said, from which origin.
         let mut open: Option<(usize, Site, u32)> = None;
         let mut wrong = false;
         while at < guess.len() {
             let &(skip, stretch) = runs.next().unwrap_or(&(0, 0));
             let skip = shared.skips.code(coder, stretch_context, skip) as usize;
-            skip_context = skip_context.min(32);
             if skip > guess.len() - at {
                 return Err(damaged("a patch copies more bytes than a piece has"));
             }
@@ -315,12 +316,11 @@ impl<'a> Member<'a> {
                     let to = here + site.width() as usize;
                     if to <= guess.len() {
                         wrong = false;
-                        if !encoding {
-                            if let Some((value, origin)) = self.projector.predict(site, (place + here) as u32)
-                            {
-                                guess[here..to].copy_from_slice(&value.to_le_bytes()[..to - here]);
-                                open = Some((to, site, origin));
-                            }
+                        if !encoding
+                            && let Some((value, origin)) = self.projector.predict(site, (place + here) as u32)
+                        {
+                            guess[here..to].copy_from_slice(&value.to_le_bytes()[..to - here]);
+                            open = Some((to, site, origin));
                         }
                     }
                     next += 1;
@@ -329,7 +329,7 @@ impl<'a> Member<'a> {
                     Some(site)
                         if (site.end() as usize) > source + here && site.at() as usize <= source + here =>
                     {
-                        (1 + (source + here - site.at() as usize) as u32 & 7) | u32::from(wrong) << 3
+                        ((1 + (source + here - site.at() as usize) as u32) & 7) | u32::from(wrong) << 3
                     }
                     _ => 0,
                 };
@@ -346,7 +346,7 @@ impl<'a> Member<'a> {
                 }
             }
             at += stretch;
-            if coder.missing() > 16 {
+            if coder.ended() {
                 return Err(damaged("a patch ends before its bytes do"));
             }
         }
@@ -370,7 +370,7 @@ impl<'a> Member<'a> {
         field: u32,
     ) {
         let place = self.tracker.place(new, at, self.projector.new);
-        let (echo, echo_length) = shared.echo.look(new, at);
+        let (echo, echo_length, echo_state) = shared.echo.look(new, at);
         let before = before(new, at);
         let mut scene = Scene {
             before,
@@ -386,19 +386,27 @@ impl<'a> Member<'a> {
             field,
             echo,
             echo_length,
+            echo_state,
         };
-        if let Some((guess, ahead, behind)) = guess {
+        let Some((guess, ahead, behind)) = guess else {
+            let (guess, source) = shared.recall.look(&scene);
             scene.guess = u32::from(guess);
-            scene.ahead = ahead;
-            scene.behind = behind;
+            scene.hits = self.luck;
+            scene.field = 16 + source;
             let hit = shared.model.hit(coder, &scene, u32::from(new[at] == guess));
-            shared.stats[1] += 1;
-            self.hits = self.hits << 1 | hit;
-            if hit != 0 {
-                new[at] = guess;
-                return;
-            }
-            shared.stats[2] += 1;
+            self.luck = self.luck << 1 | hit;
+            new[at] = if hit != 0 { guess } else { shared.model.byte(coder, &scene, new[at]) };
+            shared.recall.learn(new[at]);
+            return;
+        };
+        scene.guess = u32::from(guess);
+        scene.ahead = ahead;
+        scene.behind = behind;
+        let hit = shared.model.hit(coder, &scene, u32::from(new[at] == guess));
+        self.hits = self.hits << 1 | hit;
+        if hit != 0 {
+            new[at] = guess;
+            return;
         }
         new[at] = shared.model.byte(coder, &scene, new[at]);
     }

@@ -1,8 +1,8 @@
 //! Mixing of predictions: a small logistic network, in integers.
 
 /// ln(p / (1 - p)) of a 12-bit probability, times 256.
-fn stretch_table() -> Vec<i16> {
-    let mut table = vec![0i16; 4096];
+fn stretch_table() -> Box<[i16; 4096]> {
+    let mut table = Box::new([0i16; 4096]);
     let mut from = 0;
     for x in -2047..=2047 {
         let to = squash(x) as usize;
@@ -49,9 +49,9 @@ fn fine_squash(x: i32) -> u32 {
     let mut exponent = x.unsigned_abs();
     while exponent > 0 {
         if exponent & 1 != 0 {
-            power = power * base >> 24;
+            power = (power * base) >> 24;
         }
-        base = base * base >> 24;
+        base = (base * base) >> 24;
         exponent >>= 1;
     }
     let small = ((1u64 << 40) / ((1 << 24) + power)) as u32; // 65536 / (1 + e^|x|)
@@ -62,7 +62,7 @@ fn fine_squash(x: i32) -> u32 {
 /// Tables that every mixer shares.
 #[derive(Debug)]
 pub(super) struct Curves {
-    stretch: Vec<i16>,
+    stretch: Box<[i16; 4096]>,
     squash: Vec<u16>,
 }
 
@@ -72,8 +72,8 @@ impl Curves {
     }
 
     #[inline]
-    pub(super) fn stretch(&self, chance: u32) -> i32 {
-        i32::from(self.stretch[(chance & 4095) as usize])
+    pub(super) fn stretch(&self, chance: u32) -> i16 {
+        self.stretch[(chance & 4095) as usize]
     }
 
     /// 16 bits.
@@ -83,37 +83,37 @@ impl Curves {
     }
 }
 
-/// Weights for `N` inputs, chosen by a context.
+/// Weights for `N` inputs, chosen by a context. A weight of 1 is 8192.
 #[derive(Debug)]
 pub(super) struct Mixer<const N: usize> {
-    weights: Vec<[i32; N]>,
+    weights: Vec<[i16; N]>,
     chosen: usize,
 }
 
 impl<const N: usize> Mixer<N> {
-    pub(super) fn new(contexts: usize, weight: i32) -> Mixer<N> {
+    pub(super) fn new(contexts: usize, weight: i16) -> Mixer<N> {
         Mixer { weights: vec![[weight; N]; contexts], chosen: 0 }
     }
 
     #[inline]
-    pub(super) fn mix(&mut self, context: usize, inputs: &[i32; N]) -> i32 {
+    pub(super) fn mix(&mut self, context: usize, inputs: &[i16; N]) -> i32 {
         self.chosen = context;
         let weights = &self.weights[context];
         let mut sum = 0i32;
         for index in 0..N {
-            sum = sum.wrapping_add(inputs[index].wrapping_mul(weights[index]) >> 8);
+            sum = sum.wrapping_add(i32::from(inputs[index]) * i32::from(weights[index]));
         }
-        (sum >> 8).clamp(-2047, 2047)
+        (sum >> 13).clamp(-2047, 2047)
     }
 
     /// `error` is 16 bits, the true bit minus what was said.
     #[inline]
-    pub(super) fn learn(&mut self, inputs: &[i32; N], error: i32, rate: i32) {
+    pub(super) fn learn(&mut self, inputs: &[i16; N], error: i32, rate: i32) {
         let weights = &mut self.weights[self.chosen];
-        let error = error * rate >> 6;
+        let error = ((error * rate) >> 4).clamp(-32767, 32767) as i16;
         for index in 0..N {
-            let step = (inputs[index] * error + (1 << 13)) >> 14;
-            weights[index] = (weights[index] + step).clamp(-(1 << 20), 1 << 20);
+            let step = (i32::from(inputs[index]) * i32::from(error) + (1 << 15)) >> 16;
+            weights[index] = weights[index].saturating_add(step as i16);
         }
     }
 }

@@ -31,12 +31,14 @@ pub(super) struct Scene {
     /// What followed the last time that the bytes before were these, or 256; and for how long it fits.
     pub(super) echo: u32,
     pub(super) echo_length: u32,
+    /// The same and how often it did not fit, below 32.
+    pub(super) echo_state: u32,
 }
 
 const CONTEXTS: usize = 12;
-const INPUTS: usize = CONTEXTS + 2;
+const INPUTS: usize = 16;
 const FLAGS: usize = 7;
-const FLAG_INPUTS: usize = FLAGS + 1;
+const FLAG_INPUTS: usize = 8;
 const FLAG_BITS: u32 = 18;
 /// Bits of the number of cells of one context.
 pub(super) const SIZES: std::ops::RangeInclusive<u32> = 16..=22;
@@ -56,14 +58,12 @@ fn hash(a: u32, b: u32, c: u32) -> u32 {
 /// The state of the byte model, shared by all members of a patch.
 pub(super) struct Model {
     curves: Curves,
-    cells: Vec<u32>,
+    cells: Vec<[u32; 16]>,
     mask: usize,
-    size: usize,
-    divide: Vec<u32>,
+    divide: Box<[i32; 1024]>,
     by_match: Mixer<INPUTS>,
     by_part: Mixer<INPUTS>,
     echo: Vec<u32>,
-    refine: Vec<u16>,
     flags: Vec<u32>,
     flag_mix: Mixer<FLAG_INPUTS>,
     flag_part: Mixer<FLAG_INPUTS>,
@@ -76,11 +76,11 @@ impl std::fmt::Debug for Model {
 }
 
 #[inline]
-fn update(cell: &mut u32, bit: u32, divide: &[u32], limit: u32) {
+fn update(cell: &mut u32, bit: u32, divide: &[i32; 1024], limit: u32) {
     let count = *cell & 1023;
     let chance = (*cell >> 10) as i32;
     let goal = if bit != 0 { (1 << 22) - 1 } else { 0 };
-    let step = (i64::from(goal - chance) * i64::from(divide[count as usize]) >> 16) as i32;
+    let step = (((goal - chance) >> 3) * divide[count as usize]) >> 10;
     *cell = ((chance + step) as u32) << 10 | (count + u32::from(count < limit));
 }
 
@@ -91,19 +91,15 @@ impl Model {
         let size = 1usize << bits;
         Model {
             curves: Curves::new(),
-            cells: vec![UNKNOWN; size * CONTEXTS],
+            cells: vec![[0; 16]; size / 16 * CONTEXTS],
             mask: size / 16 - 1,
-            size,
-            divide: (0..1024).map(|count| 65536 * 2 / (2 * count + 3)).collect(),
-            by_match: Mixer::new(64 * 8 * 2, 1 << 14),
-            by_part: Mixer::new(32 * 256, 1 << 14),
+            divide: Box::new(std::array::from_fn(|count| 16384 / (2 * count as i32 + 3))),
+            by_match: Mixer::new(64 * 8 * 2, (1 << 11) + 512),
+            by_part: Mixer::new(32 * 256, (1 << 11) + 512),
             echo: vec![UNKNOWN; 64 * 8],
-            refine: (0..1024 * 33)
-                .map(|index| (super::mixer::squash((index % 33 - 16) * 128) * 16) as u16)
-                .collect(),
-            flags: vec![UNKNOWN; FLAGS << FLAG_BITS],
-            flag_mix: Mixer::new(256, 1 << 15),
-            flag_part: Mixer::new(32 * 16, 1 << 15),
+            flags: vec![0; FLAGS << FLAG_BITS],
+            flag_mix: Mixer::new(256, 1 << 12),
+            flag_part: Mixer::new(32 * 16, 1 << 12),
         }
     }
 
@@ -121,13 +117,13 @@ impl Model {
             hash(guess << 16 | scene.ahead << 8 | scene.behind, last, scene.hits & 1),
             hash(since << 8 | misses, scene.field, scene.part),
             hash(scene.prefix, scene.hits & 15, guess),
-            hash(scene.echo << 8 | guess, scene.echo_length.min(15), scene.hits & 3),
+            hash(scene.echo << 8 | guess, scene.echo_state, scene.hits & 3),
         ];
-        let mut inputs = [0i32; FLAG_INPUTS];
+        let mut inputs = [0i16; FLAG_INPUTS];
         let mut places = [0usize; FLAGS];
         for (index, context) in contexts.iter().enumerate() {
             places[index] = index << FLAG_BITS | (*context >> (32 - FLAG_BITS)) as usize;
-            let cell = self.flags[places[index]];
+            let cell = self.flags[places[index]] ^ UNKNOWN;
             inputs[index] = if cell & 1023 == 0 { 0 } else { self.curves.stretch(cell >> 20) };
         }
         inputs[FLAGS] = 256;
@@ -138,10 +134,12 @@ impl Model {
         let truth = (bit << 16) as i32;
         let error_a = truth - self.curves.squash(a) as i32;
         let error_b = truth - self.curves.squash(b) as i32;
-        self.flag_mix.learn(&inputs, error_a, 3);
-        self.flag_part.learn(&inputs, error_b, 3);
+        self.flag_mix.learn(&inputs, error_a, 10);
+        self.flag_part.learn(&inputs, error_b, 10);
         for place in places {
-            update(&mut self.flags[place], bit, &self.divide, 250);
+            let mut cell = self.flags[place] ^ UNKNOWN;
+            update(&mut cell, bit, &self.divide, 250);
+            self.flags[place] = cell ^ UNKNOWN;
         }
         bit
     }
@@ -151,58 +149,68 @@ impl Model {
         let contexts = contexts(scene);
         let mut symbol = 1u32;
         let mut bases = [0usize; CONTEXTS];
+        let mut local = [[0u32; 16]; CONTEXTS];
         let guess = scene.guess;
-        let echo_length = scene.echo_length.min(31) / 2;
-        for half in 0..2 {
+        let echo_state = scene.echo_state;
+        for half in 0..2u32 {
+            // All first cells are asked for before any of them is looked at: memory is slow.
+            let (mut keys, mut checks) = ([0u32; CONTEXTS], [0u32; CONTEXTS]);
             for (index, context) in contexts.iter().enumerate() {
                 let key = if half == 0 { *context } else { hash(*context, symbol, 0x1234) };
-                let slot = (key as usize & self.mask) * 16 + index * self.size;
-                let check = key | 1;
-                let cells = &mut self.cells[slot..slot + 16];
-                if cells[0] != check {
-                    cells.fill(UNKNOWN);
+                bases[index] = (key as usize & self.mask) + index * (self.mask + 1);
+                checks[index] = self.cells[bases[index]][0];
+                keys[index] = key | 1;
+            }
+            for (index, check) in keys.into_iter().enumerate() {
+                let cells = &mut local[index];
+                if checks[index] == check {
+                    *cells = self.cells[bases[index]];
+                } else {
+                    *cells = [UNKNOWN; 16];
                     cells[0] = check;
                 }
-                bases[index] = slot;
             }
             let mut node = 1usize;
             for shift in (0..4).rev() {
-                let depth = (7 - (half * 4 + (3 - shift))) as u32;
+                let depth = 7 - (half * 4 + (3 - shift));
                 let wanted = u32::from(byte) >> depth & 1;
-                let mut inputs = [0i32; INPUTS];
+                let mut inputs = [0i16; INPUTS];
                 for index in 0..CONTEXTS {
-                    let cell = self.cells[bases[index] + node];
-                    inputs[index] = if cell & 1023 == 0 { 0 } else { self.curves.stretch(cell >> 20) };
+                    let cell = local[index][node & 15];
+                    let value = self.curves.stretch(cell >> 20);
+                    inputs[index] = if cell & 1023 == 0 { 0 } else { value };
                 }
                 // The echo speaks as long as the bits so far are its own.
                 let fits = scene.echo < 256 && (scene.echo | 256) >> (depth + 1) == symbol;
                 let echo_bit = scene.echo >> depth & 1;
-                let echo_place = (echo_length * 8 + depth) as usize;
+                let echo_place = (echo_state * 8 + depth) as usize;
                 if fits {
                     let value = self.curves.stretch(self.echo[echo_place] >> 20);
                     inputs[CONTEXTS] = if echo_bit != 0 { value } else { -value };
                 }
                 inputs[CONTEXTS + 1] = 256;
                 let guessed = guess < 256 && (guess | 256) >> (depth + 1) == symbol;
-                let state = if fits { 1 + echo_length } else { 0 } * 2 + u32::from(guessed);
+                let state = if fits { 1 + echo_state } else { 0 } * 2 + u32::from(guessed);
                 let a = self.by_match.mix((state * 8 + depth) as usize, &inputs);
                 let b = self.by_part.mix((scene.part << 8 | symbol) as usize, &inputs);
-                let mixed = (a + b) >> 1;
-                let chance = self.curves.squash(mixed);
+                let chance = self.curves.squash((a + b) >> 1);
                 let bit = coder.bit(chance, wanted);
                 let truth = (bit << 16) as i32;
                 let error_a = truth - self.curves.squash(a) as i32;
                 let error_b = truth - self.curves.squash(b) as i32;
-                self.by_match.learn(&inputs, error_a, 2);
-                self.by_part.learn(&inputs, error_b, 2);
-                for base in bases {
-                    update(&mut self.cells[base + node], bit, &self.divide, 255);
+                self.by_match.learn(&inputs, error_a, 14);
+                self.by_part.learn(&inputs, error_b, 14);
+                for cells in &mut local {
+                    update(&mut cells[node & 15], bit, &self.divide, 60);
                 }
                 if fits {
                     update(&mut self.echo[echo_place], u32::from(bit == echo_bit), &self.divide, 1000);
                 }
                 node = node * 2 + bit as usize;
                 symbol = symbol * 2 + bit;
+            }
+            for (slot, cells) in bases.iter().zip(&local) {
+                self.cells[*slot] = *cells;
             }
         }
         symbol as u8

@@ -148,11 +148,6 @@ impl Layout {
     pub(super) fn holds(&self, address: u32) -> bool {
         address < self.top
     }
-
-    /// One past the highest address.
-    pub(super) fn top(&self) -> u32 {
-        self.top
-    }
 }
 
 /// A file with its references.
@@ -221,7 +216,7 @@ fn sweep(bytes: &[u8], from: u32, to: u32, layout: &Layout, sites: &mut Vec<Site
                 let target = origin.wrapping_add(end as u32).wrapping_add(distance);
                 if layout.holds(target) {
                     sites.push(Site::new(from + field as u32, Kind::Code(tail as u8), target));
-                    if window.get(usize::from(instruction.field) - 2) == Some(&0x8d) {
+                    if instruction.field > 1 && window[usize::from(instruction.field) - 2] == 0x8d {
                         starts.push(target);
                     }
                 }

@@ -76,6 +76,7 @@ const fn one() -> [u16; 256] {
         t[row + 7] = X;
         row += 8;
     }
+    t[0x0f] = 0;
     t[0x26] = P;
     t[0x2e] = P;
     t[0x36] = P;
@@ -157,7 +158,7 @@ pub(super) fn parse(code: &[u8]) -> Parsed {
     let mut narrow = false;
     let mut wide = false;
     let invalid = Parsed::Whole(Instruction { length: 1, field: 0 });
-    let mut byte = 0u8;
+    let byte;
     let mut shape;
     loop {
         if at >= MAX {

@@ -3,8 +3,7 @@
 use super::header::{self, Codes, FIXED_DISTANCES, Kind, fixed_literals};
 use super::input::{Input, word};
 use super::table::{
-    Alphabet, DISTANCE_BITS, END, LITERAL, LITERAL_BITS, ODD, SECOND, Table, code_bits, used, value,
-    with_extra,
+    Alphabet, DISTANCE_BITS, END, LITERAL, LITERAL_BITS, ODD, SECOND, Table, used, value, with_extra,
 };
 use super::{Extent, broken};
 use crate::delta::ReadAt;

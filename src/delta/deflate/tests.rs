@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 use super::encoder::Variant::*;
 use super::model::Strategy::{self, *};
 use super::*;
-use crate::delta::ReadAt;
 use crate::error::Result;
 
 type Case = (Variant, u8, u8, u8, Strategy, &'static str, usize, usize, &'static str);

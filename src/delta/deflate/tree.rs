@@ -5,7 +5,7 @@
 
 use super::header::{self, DISTANCES, FIXED_DISTANCES, LITERALS, ORDER, fixed_literals};
 use super::output::Output;
-use super::table::{DISTANCE_BASE, DISTANCE_EXTRA, LENGTH_BASE, LENGTH_EXTRA, LONGEST, codes};
+use super::table::{DISTANCE_EXTRA, LENGTH_EXTRA, LONGEST, codes};
 use super::token::{self, TokenWriter};
 
 const HEAP: usize = 2 * LITERALS + 1;

@@ -26,7 +26,7 @@ pub fn reopen(blob: &[u8], seed: u64) -> Result<(usize, Vec<u8>)> {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let codec = if random % 4 < 2 { identify(&image, stream, hint.as_ref(), 2)? } else { None };
+        let codec = if random % 4 < 2 { identify(&image, stream, hint.as_ref(), 2, true)? } else { None };
         encodings.push(match codec {
             Some(codec) => {
                 hint = Some(codec.clone());

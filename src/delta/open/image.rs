@@ -132,11 +132,6 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// How long the blob is; the image begins with it.
-    pub(crate) fn blob_size(&self) -> u64 {
-        self.blob.size()
-    }
-
     /// All streams, in the order in which their decoded bytes lie in the image.
     pub(crate) fn streams(&self) -> &[Stream] {
         &self.streams
@@ -310,8 +305,8 @@ impl<'a> Image<'a> {
                 }
                 Some(part) => visit(Step::Raw(part, *stream)),
                 None => {
-                    if let Some(stream) = *stream {
-                        visit(Step::Leave(stream));
+                    if stream.is_some() {
+                        visit(Step::Leave);
                     }
                     stack.pop();
                 }
@@ -327,7 +322,7 @@ pub(super) enum Step<'s> {
     /// An opened stream begins.
     Enter(usize),
     /// It ends.
-    Leave(usize),
+    Leave,
 }
 
 impl ReadAt for Image<'_> {

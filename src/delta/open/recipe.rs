@@ -125,18 +125,13 @@ impl Recipe {
                 self.counts.push(0);
                 streams.push(stream);
             }
-            Step::Leave(_) => {
+            Step::Leave => {
                 self.gaps.push(std::mem::take(&mut gap));
                 scopes.pop();
             }
         });
         self.gaps.push(gap);
         streams
-    }
-
-    /// How many streams it opens.
-    pub(crate) fn streams(&self) -> usize {
-        self.choices.len()
     }
 
     /// How long the target stream is that it folds.

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use distedge::clock::{Clock as _, SystemClock};
-use distedge::distribute::{BundleOffer, Desired, Options, converge};
+use distedge::distribute::{BundleOffer, Desired, Method, Options, Planner, PlannerOptions, converge};
 use distedge::error::{Error, ErrorKind};
 use distedge::key::PublicKey;
 use distedge::name::{BundleName, Version};
@@ -91,6 +91,7 @@ pub(super) struct Figures {
     cycles: u64,
     cut_at_start: u64,
     acknowledged: u64,
+    patched: u64,
     withdrawn: u64,
     removed: u64,
     collections: u64,
@@ -112,6 +113,7 @@ pub(super) struct Ledger {
     sent: Vec<Sent>,
     shared: Vec<Vec<u8>>,
     serial: u64,
+    planner: (tempfile::TempDir, Planner),
     /// Lost or partly visible bundles, one sentence each.
     faults: Vec<String>,
 }
@@ -123,6 +125,9 @@ impl Ledger {
         house.trust.issued = SystemClock.now();
         house.trust.expires = SystemClock.now().plus(30 * 86400);
         let trust = house.next_trust();
+        let plans = tempfile::tempdir().unwrap();
+        let quick = PlannerOptions { effort: 0, ..PlannerOptions::default() };
+        let planner = Planner::open(plans.path(), quick).unwrap();
         let shared = (0..6).map(|size| dice.bytes(size * 3000)).collect();
         Ledger {
             house,
@@ -134,6 +139,7 @@ impl Ledger {
             sent: Vec::new(),
             shared,
             serial: 0,
+            planner: (plans, planner),
             faults: Vec::new(),
         }
     }
@@ -168,7 +174,8 @@ impl Ledger {
         let (bundle, version) = (format!("app{}", serial % 4), format!("1.{serial}"));
         let mut files = Vec::new();
         for (at, size) in sizes.iter().enumerate() {
-            files.push((format!("{bundle}/{version}/{at}"), self.dice.bytes(*size)));
+            let bytes = self.successor(&bundle, at).unwrap_or_else(|| self.dice.bytes(*size));
+            files.push((format!("{bundle}/{version}/{at}"), bytes));
         }
         if let Some(shared) = shared {
             files.push((format!("{bundle}/{version}/shared"), self.shared[shared].clone()));
@@ -181,6 +188,21 @@ impl Ledger {
         let fate = Fate::Assigned;
         self.sent.push(Sent { offer, seq: serial, files, receipt: None, fate, settled: false });
         self.trust = self.house.next_trust();
+    }
+
+    /// What an edge that holds the last version of the bundle needs not be sent whole: its file `at`,
+    /// changed here and there. Every other time there is none.
+    fn successor(&mut self, bundle: &str, at: usize) -> Option<Vec<u8>> {
+        let held = |one: &&Sent| one.fate == Fate::Assigned && one.offer.name.as_str() == bundle;
+        let (_, old) = self.sent.iter().rev().find(held)?.files.get(at)?;
+        let mut new = old.clone();
+        if new.len() < 1000 || self.dice.below(2) == 0 {
+            return None;
+        }
+        let change = self.dice.bytes(100);
+        let from = self.dice.below(new.len() as u64 - 100) as usize;
+        new[from..from + 100].copy_from_slice(&change);
+        Some(new)
     }
 
     /// Withdraws a bundle, or takes it off the edge.
@@ -217,15 +239,16 @@ impl Ledger {
     /// does not answer any more.
     pub(super) async fn converge(&mut self, edge: &Contact) -> Result<u64, Error> {
         let wanted = |one: &&Sent| one.fate == Fate::Assigned && one.receipt.is_none();
+        let held = |one: &&Sent| one.fate == Fate::Assigned && one.receipt.is_some();
         let desired = Desired {
             edge: name("edge"),
             identity: self.identity.clone(),
             trust: self.trust.clone(),
             bundles: self.sent.iter().filter(wanted).map(|one| one.offer.clone()).collect(),
-            given: Vec::new(),
+            given: self.sent.iter().filter(held).map(|one| one.offer.clone()).collect(),
         };
         let events: distedge::distribute::Events = Arc::new(|_| {});
-        let options = Options::at(SystemClock.now());
+        let options = Options::at(SystemClock.now()).with_planner(self.planner.1.clone());
         let outcome = converge(&edge.transport, &self.house.blobs, &desired, options, &events).await?;
         self.identity = Some(outcome.identity);
         for one in self.sent.iter_mut().filter(|one| one.fate != Fate::Assigned && !one.settled) {
@@ -244,6 +267,7 @@ impl Ledger {
             one.receipt = Some(proof.envelope);
             self.figures.acknowledged += 1;
         }
+        self.figures.patched += outcome.methods.get(&Method::Patch).map_or(0, |tally| tally.blobs);
         match outcome.failed.into_iter().next() {
             Some((_, _, error)) => Err(error),
             None => Ok(outcome.sent_bytes),

@@ -193,3 +193,27 @@ fn a_command_that_cannot_be_understood_is_exit_code_2() {
     let output = session.run(&["list", "--query", "repo=a and"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("at character 11"));
 }
+
+#[test]
+fn an_edge_is_given_a_rate_and_hours() {
+    let Some(session) = Session::new() else { return };
+    session.good(&["init"]);
+    assert!(session.refused(&["edge", "set", "e1", "--rate", "1MB"]).contains("no edge called e1"));
+    session.good(&["edge", "add", "e1", "https://e1.example"]);
+    let set =
+        ["edge", "set", "e1", "--rate", "10MB", "--window", "22:00-06:00", "--window", "sat 00:00-24:00"];
+    let edge = session.json(&set);
+    assert_eq!(edge["rate"], 10_000_000);
+    assert_eq!(edge["windows"], serde_json::json!(["22:00-06:00", "sat 00:00-24:00"]));
+    assert!(session.good(&["edge", "list"]).contains("in a second, 22:00-06:00; sat 00:00-24:00"));
+    // What is not given stays; `add` touches no limits.
+    session.good(&["edge", "add", "e1", "https://e1.example:8443"]);
+    let edge = session.json(&["edge", "set", "e1", "--any-time"]);
+    assert_eq!((&edge["rate"], &edge["windows"]), (&Value::from(10_000_000), &Value::Null));
+    let edge = session.json(&["edge", "set", "e1", "--rate", "none"]);
+    assert_eq!(edge["rate"], Value::Null);
+    for bad in [["--rate", "fast"], ["--rate", "0"], ["--window", "noon"], ["--window", "22:00-22:00"]] {
+        let output = session.run(&["edge", "set", "e1", bad[0], bad[1]]);
+        assert_eq!(output.status.code(), Some(2), "{bad:?}");
+    }
+}

@@ -302,8 +302,8 @@ async fn an_edge_is_sent_what_differs_within_its_hours() {
     let mut record = bench.source.edge(&parse("e1")).await.unwrap().unwrap();
     // The clock shows 05:00.
     record.windows = vec!["22:00-04:00".parse().unwrap()];
-    record.rate = Some(0);
-    assert!(bench.source.set_edge(&record, None).await.unwrap_err().to_string().contains("0 bytes"));
+    record.rate = Some(999);
+    assert!(bench.source.set_edge(&record, None).await.unwrap_err().to_string().contains("1000 bytes"));
     record.rate = Some(10_000_000);
     bench.source.set_edge(&record, None).await.unwrap();
     assert_eq!(bench.source.edge(&parse("e1")).await.unwrap().unwrap(), record);

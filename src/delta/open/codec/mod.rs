@@ -27,6 +27,8 @@ pub(crate) enum Codec {
 
 /// Finds the encoder that makes a stream of `image` bit for bit, within `effort`:
 /// 0 tries nothing, 9 everything. `hint` is what fitted a stream like it and is tried first.
+/// Unless `whole` is asked for, the slowest encoders are judged by the beginning of a long stream:
+/// then somebody has to look at what is folded in the end.
 ///
 /// # Errors
 /// Those of the media only.
@@ -35,6 +37,7 @@ pub(crate) fn identify(
     stream: usize,
     hint: Option<&Codec>,
     effort: u8,
+    whole: bool,
 ) -> Result<Option<Codec>> {
     let Some(stream) = image.streams().get(stream) else { return Ok(None) };
     let coded = Slice::new(image, stream.coded.clone());
@@ -48,7 +51,7 @@ pub(crate) fn identify(
         }
         Method::Xz(chain) => {
             let hint = hint.and_then(|hint| if let Codec::Xz(hint) = hint { Some(*hint) } else { None });
-            Ok(xz::identify(&coded, &plain, chain, memory, hint, effort)?.map(Codec::Xz))
+            Ok(xz::identify(&coded, &plain, chain, memory, hint, effort, whole)?.map(Codec::Xz))
         }
         Method::Zstd => {
             let hint = hint.and_then(|hint| if let Codec::Zstd(hint) = hint { Some(*hint) } else { None });

@@ -180,6 +180,7 @@ pub(super) fn identify(
     memory: u64,
     hint: Option<Params>,
     effort: u8,
+    whole: bool,
 ) -> Result<Option<Params>> {
     // The first chunk says lc, lp and pb, unless it is stored.
     let mut first = [0; 6];
@@ -210,8 +211,11 @@ pub(super) fn identify(
         if size > 2 * PREFIX {
             let mut check = Checked::new(coded);
             let ran = params.run(&mut Source::new(plain, 0..PREFIX), &mut check, false);
-            if !check.judge(ran)?.is_some_and(|made| made > 0) {
+            if check.judge(ran)?.is_none_or(|made| made == 0) {
                 continue;
+            }
+            if !whole {
+                return Ok(Some(params));
             }
         }
         let mut check = Checked::new(coded);

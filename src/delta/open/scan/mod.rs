@@ -164,6 +164,18 @@ impl Scanner<'_, '_> {
         Ok(())
     }
 
+    /// A part of the frame that belongs to one member.
+    fn header(&mut self, frame: &mut Frame, range: Range<u64>, name: &str) -> Result<()> {
+        if range.start < frame.cursor || !self.has_room() {
+            return Ok(());
+        }
+        self.frame_to(frame, range.start)?;
+        frame.cursor = range.end;
+        let name = frame.inside(name);
+        self.part(range, &name, Kind::Frame, None);
+        Ok(())
+    }
+
     /// Decodes the stream that begins at `range` and ends in it; gives where it ends, or `None`
     /// if it stays closed. `name` is that of what comes out.
     fn stream(

@@ -17,6 +17,8 @@ const CENTRAL: u64 = 46;
 
 /// One entry of the central directory.
 struct Entry {
+    /// Where the entry itself lies.
+    central: Range<u64>,
     /// Where its local header lies in the image.
     local: u64,
     coded: u64,
@@ -38,6 +40,7 @@ pub(super) fn scan(scanner: &mut Scanner<'_, '_>, frame: &mut Frame, head: &[u8]
     let reach = if head.starts_with(b"PK\x03\x04") { END + COMMENT } else { END };
     let Some(directory) = directory(scanner, range.clone(), reach)? else { return Ok(()) };
     let mut entries = entries(scanner, range.start, &directory)?;
+    let central: Vec<_> = entries.iter().map(|entry| (entry.central.clone(), entry.name.clone())).collect();
     entries.sort_by_key(|entry| entry.local);
     entries.dedup_by_key(|entry| entry.local);
     let mut rest = entries.as_slice();
@@ -72,6 +75,12 @@ pub(super) fn scan(scanner: &mut Scanner<'_, '_>, frame: &mut Frame, head: &[u8]
         }
         scanner.opaque(frame, start..end, &entry.name)?;
     }
+    if frame.found {
+        // Each entry by itself: between releases most differ in a time and an offset.
+        for (range, name) in central {
+            scanner.header(frame, range, &name)?;
+        }
+    }
     Ok(())
 }
 
@@ -86,10 +95,10 @@ fn directory(scanner: &Scanner<'_, '_>, range: Range<u64>, reach: u64) -> Result
     let base = range.end - reach;
     // Most archives have no comment.
     let plain = scanner.read::<22>(range.end - END..range.end)?;
-    if let Some(end) = plain.filter(|end| is_end(end, 0)) {
-        if let Some(found) = by_end(scanner, &range, range.end - END, &end)? {
-            return Ok(Some(found));
-        }
+    if let Some(end) = plain.filter(|end| is_end(end, 0))
+        && let Some(found) = by_end(scanner, &range, range.end - END, &end)?
+    {
+        return Ok(Some(found));
     }
     if reach == END {
         return Ok(None);
@@ -98,10 +107,10 @@ fn directory(scanner: &Scanner<'_, '_>, range: Range<u64>, reach: u64) -> Result
     for at in (0..tail.len().saturating_sub(END as usize)).rev() {
         let Some(end) = tail.get(at..at + END as usize) else { continue };
         let comment = tail.len() - at - END as usize;
-        if is_end(end, comment) {
-            if let Some(found) = by_end(scanner, &range, base + at as u64, end)? {
-                return Ok(Some(found));
-            }
+        if is_end(end, comment)
+            && let Some(found) = by_end(scanner, &range, base + at as u64, end)?
+        {
+            return Ok(Some(found));
         }
     }
     Ok(None)
@@ -150,6 +159,7 @@ fn entries(scanner: &Scanner<'_, '_>, base: u64, directory: &Directory) -> Resul
             break;
         }
         let (name_len, extra_len) = (le16(&header, 28), le16(&header, 30));
+        let start = at;
         at += CENTRAL;
         let end = directory.range.end.min(at + name_len + extra_len);
         let length = scanner.fill(&mut variable, at..end)?;
@@ -162,6 +172,7 @@ fn entries(scanner: &Scanner<'_, '_>, base: u64, directory: &Directory) -> Resul
             continue;
         };
         entries.push(Entry {
+            central: start..at.min(directory.range.end),
             local,
             coded,
             plain,

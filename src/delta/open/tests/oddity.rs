@@ -136,9 +136,9 @@ fn encoders_of_xz_and_zstd_are_found() {
         let image = open(blob, "b", &MemoryScratch, &Limits::default()).unwrap();
         assert!(!image.streams().is_empty(), "{at}");
         for stream in 0..image.streams().len() {
-            let codec = identify(&image, stream, None, 9).unwrap();
+            let codec = identify(&image, stream, None, 9, true).unwrap();
             let codec = codec.unwrap_or_else(|| panic!("no encoder for {at}"));
-            assert_eq!(identify(&image, stream, Some(&codec), 1).unwrap(), Some(codec.clone()), "{at}");
+            assert_eq!(identify(&image, stream, Some(&codec), 1, true).unwrap(), Some(codec.clone()), "{at}");
             let (tag, bytes) = codec.to_bytes();
             assert_eq!(Codec::parse(tag, &bytes).unwrap(), codec);
         }
