@@ -243,6 +243,9 @@ const MOST_CODE: u64 = 160 << 20;
 /// Members up to this size are tried with both engines.
 const TRIED: u64 = 4 << 20;
 
+/// Nanoseconds that a trial takes before the first byte: the code engine's tables are large.
+const TRIAL: u64 = 30_000_000;
+
 /// Whether the code engine is the better one.
 fn is_code(
     leaf: &Leaf,
@@ -268,7 +271,7 @@ fn is_code(
         return Ok(work.take(length, 1_500));
     }
     let odd = head.iter().filter(|byte| **byte < 9 || (14..32).contains(*byte)).count();
-    if odd * 20 < head.len() || length > TRIED || !work.take(length + old_length, 1_500) {
+    if odd * 20 < head.len() || length > TRIED || !work.try_out(TRIAL + (length + old_length) * 1_500) {
         return Ok(false);
     }
     let (old, bytes) =

@@ -53,6 +53,8 @@ fn columns(columns: [&[u8]; 5]) -> Vec<u8> {
     let mut out = Vec::new();
     columns.iter().for_each(|column| put(&mut out, column.len() as u64));
     columns.iter().for_each(|column| out.extend_from_slice(column));
+    // No values that are added.
+    out.push(0);
     out
 }
 
@@ -287,4 +289,13 @@ fn sections_that_lie_over_each_other_are_not_all_read() {
         program[at + 32..at + 34].copy_from_slice(&40_000_u16.to_le_bytes());
     }
     assert!(code::sites(&program) <= 2 * 40_000 / 24 * 2 + 40_000 / 4);
+}
+
+#[test]
+fn thousands_of_small_binaries_are_not_all_tried_out() {
+    let work = plan::Work::new(Budget { effort: 5, ..Budget::default() }, 10 << 20, &|_| {});
+    let tried = (0..10_000).take_while(|_| work.try_out(30_000_000)).count();
+    assert!((100..1000).contains(&tried), "{tried}");
+    // What has to be done still can be.
+    assert!(work.take(10 << 20, 1_200));
 }

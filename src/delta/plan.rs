@@ -229,11 +229,10 @@ fn tried(
     scratch: &dyn Scratch,
     progress: &dyn Fn(Phase),
 ) -> Result<(Box<dyn Spool>, Account)> {
-    let left = || Cell::new(budget.nanoseconds(header.size));
-    let quick = Work { left: left(), budget: *budget, progress, thorough: false };
+    let quick = Work::new(*budget, header.size, progress);
     match patch(header, target, bases, limits, scratch, &quick) {
         Err(error) if error.kind() == ErrorKind::Mismatch => {
-            let thorough = Work { left: left(), thorough: true, ..quick };
+            let thorough = Work { thorough: true, ..Work::new(*budget, header.size, progress) };
             patch(header, target, bases, limits, scratch, &thorough)
         }
         made => made,
@@ -263,6 +262,7 @@ fn compressed(
 
 /// The budget as it is used up.
 pub(super) struct Work<'a> {
+    whole: u64,
     left: Cell<u64>,
     pub(super) budget: Budget,
     pub(super) progress: &'a dyn Fn(Phase),
@@ -270,7 +270,21 @@ pub(super) struct Work<'a> {
     pub(super) thorough: bool,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    /// The budget for a blob of `size` bytes.
+    pub(super) fn new(budget: Budget, size: u64, progress: &'a dyn Fn(Phase)) -> Work<'a> {
+        let whole = budget.nanoseconds(size);
+        Work { whole, left: Cell::new(whole), budget, progress, thorough: false }
+    }
+
+    /// Takes the cost of trying something out, if half of the budget is left afterwards for what
+    /// has to be done.
+    pub(super) fn try_out(&self, nanoseconds: u64) -> bool {
+        let after = self.left.get().checked_sub(nanoseconds).filter(|after| *after >= self.whole / 2);
+        self.left.set(after.unwrap_or(self.left.get()));
+        after.is_some()
+    }
+
     /// Takes the cost of handling `bytes` at so many nanoseconds each, if it is there.
     pub(super) fn take(&self, bytes: u64, nanoseconds: u64) -> bool {
         let cost = bytes.saturating_mul(nanoseconds);

@@ -48,7 +48,8 @@ impl Map {
                     break;
                 }
                 if piece.length > last.length {
-                    last.length = piece.from - last.from;
+                    // What was cut before may begin later than this one.
+                    last.length = piece.from.saturating_sub(last.from);
                     if last.length == 0 {
                         kept.pop();
                         continue;
@@ -213,5 +214,21 @@ fn value(kind: Kind, target: u32, origin: u32, base: u64) -> u64 {
         Kind::Absolute => base.wrapping_add(u64::from(target)),
         Kind::Backward => u64::from(origin.wrapping_sub(target)),
         _ => u64::from(target.wrapping_sub(origin)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_that_were_cut_give_way_to_longer_ones() {
+        let segment = Segment { offset: 0, address: 0, length: 1000, memory: 1000 };
+        let layout = Layout::new(0, vec![segment], Vec::new()).unwrap();
+        // The second begins behind the first when it is cut, and behind the third.
+        let list = [(0, 0, 10), (10, 2, 10), (20, 3, 20)];
+        let list = list.map(|(new, old, length)| Equivalence { new, old, length });
+        let map = Map::new(&layout, &layout, &list);
+        assert_eq!([2, 3, 22].map(|target| map.project(target)), [2, 20, 39]);
     }
 }
