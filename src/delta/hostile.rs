@@ -271,3 +271,20 @@ fn dismantled_patches_are_followed() {
     let parts = check::dismantle(&old, &artefact).unwrap();
     assert!(check::reapply(&old, &parts).unwrap() == new);
 }
+
+#[test]
+fn sections_that_lie_over_each_other_are_not_all_read() {
+    // A program whose every section is the whole file, full of relocations.
+    let mut program = vec![0; 40_000];
+    program[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    (program[16], program[18], program[32], program[40], program[56]) = (3, 62, 64, 120, 1);
+    program[60..62].copy_from_slice(&500_u16.to_le_bytes());
+    (program[64], program[68]) = (1, 4);
+    program[96..98].copy_from_slice(&40_000_u16.to_le_bytes());
+    program[104..108].copy_from_slice(&u32::MAX.to_le_bytes());
+    for at in (120..120 + 500 * 64).step_by(64) {
+        program[at + 4] = 4;
+        program[at + 32..at + 34].copy_from_slice(&40_000_u16.to_le_bytes());
+    }
+    assert!(code::sites(&program) <= 2 * 40_000 / 24 * 2 + 40_000 / 4);
+}

@@ -105,6 +105,16 @@ fn equivalences(old: &[u8], sites: &Sites, new: &[u8], effort: u8) -> (Layout, V
     (found.layout, list)
 }
 
+/// How many references are found in a file before those that overlap are left out.
+#[cfg(test)]
+pub(crate) fn sites(bytes: &[u8]) -> usize {
+    let mut sites = Vec::new();
+    if let Some(elf) = elf::Elf::parse(bytes) {
+        elf.data_sites(&mut sites, &mut Vec::new());
+    }
+    sites.len()
+}
+
 /// Makes new members from old ones.
 #[derive(Debug)]
 pub struct Decoder<'a> {
