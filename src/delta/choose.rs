@@ -54,7 +54,7 @@ pub(super) fn streams(new: &mut Image<'_>, space: &mut Space<'_>, work: &Work<'_
         let plain = stream.plain.end - stream.plain.start;
         let (per_byte, family) = match stream.family() {
             Family::Deflate => (150, Family::Deflate),
-            Family::Xz => (600, Family::Xz),
+            Family::Xz => (450, Family::Xz),
             Family::Zstd => (600, Family::Zstd),
         };
         if work.take(plain, per_byte)
@@ -268,7 +268,7 @@ fn is_code(
     let head = context(new, &[leaf.range.start..leaf.range.end.min(leaf.range.start + 4096)])?;
     let executable = [&b"\x7fELF"[..], b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"\0asm"];
     if length >= 64 << 10 && executable.iter().any(|magic| head.starts_with(magic)) {
-        return Ok(work.take(length, 1_500));
+        return Ok(work.take(length, 1_200));
     }
     let odd = head.iter().filter(|byte| **byte < 9 || (14..32).contains(*byte)).count();
     if odd * 20 < head.len() || length > TRIED || !work.try_out(TRIAL + (length + old_length) * 1_500) {

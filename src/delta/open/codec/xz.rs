@@ -14,7 +14,7 @@ const EXTREME: u32 = 1 << 31;
 /// lc = 3, lp = 0, pb = 2.
 const PROPERTIES: u8 = 0x5d;
 /// How much is tried before a whole block is.
-const PREFIX: u64 = 3 << 20;
+const PREFIX: u64 = 1 << 20;
 
 /// The filters of a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
