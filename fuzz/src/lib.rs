@@ -14,7 +14,7 @@ mod text;
 
 pub use code::delta_code;
 pub use deflate::deflate;
-pub use delta::{apply, bases, open, plan, recipe};
+pub use delta::{apply, open, plan, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
 pub use openpgp::{FIXTURES, openpgp};

@@ -60,6 +60,7 @@ pub(super) fn streams(new: &mut Image<'_>, space: &mut Space<'_>, work: &Work<'_
         if work.take(plain, per_byte)
             && let Some(codec) =
                 open::identify(new, index, hints.get(&family), work.budget.effort, work.thorough)?
+            && open::fits(new, &found.encodings, index, &codec)
         {
             hints.insert(family, codec.clone());
             found.encodings[index] = Encoding::Exact(codec);

@@ -299,3 +299,16 @@ fn thousands_of_small_binaries_are_not_all_tried_out() {
     // What has to be done still can be.
     assert!(work.take(10 << 20, 1_200));
 }
+
+#[test]
+fn encoders_that_do_not_fit_together_are_not_used_together() {
+    let member = |seed| lz::compress(&[], &text(seed, 9000), lz::Search::Best).unwrap();
+    let nested =
+        |seed| lz::compress(&[], &[member(seed), text(seed + 1, 9000)].concat(), lz::Search::Best).unwrap();
+    // One of these encoders fits, two do not.
+    let limits = Limits { memory: 100 << 20, ..Limits::default() };
+    let (old, new) = (nested(1), nested(2));
+    let budget = Budget { effort: 9, ..Budget::default() };
+    let made = plan(&new, &[base(&old)], &budget, &limits, &MemoryScratch, &|_| {}).unwrap();
+    assert!(!made.why.contains("no patch could be made"), "{}", made.why);
+}

@@ -1,6 +1,6 @@
 //! What has to hold for any bytes, for tests and fuzzers.
 
-use super::{Codec, Encoding, Limits, Recipe, identify, open};
+use super::{Codec, Encoding, Limits, Recipe, fits, identify, open};
 use crate::delta::medium::{MemoryScratch, ReadAt};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,6 +27,7 @@ pub fn reopen(blob: &[u8], seed: u64) -> Result<(usize, Vec<u8>)> {
         random ^= random >> 7;
         random ^= random << 17;
         let codec = if random % 4 < 2 { identify(&image, stream, hint.as_ref(), 2, true)? } else { None };
+        let codec = codec.filter(|codec| fits(&image, &encodings, stream, codec));
         encodings.push(match codec {
             Some(codec) => {
                 hint = Some(codec.clone());

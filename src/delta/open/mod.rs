@@ -16,7 +16,7 @@ mod scan;
 
 #[cfg(feature = "testing")]
 pub use check::{refold, reopen};
-pub(crate) use codec::{Codec, identify};
+pub(crate) use codec::{Codec, fits, identify};
 pub(crate) use image::{Image, Kind, Leaf};
 pub(crate) use recipe::{Encoding, Recipe};
 pub(crate) use scan::open;

@@ -5,9 +5,9 @@ mod zstd;
 
 use std::io::{self, Read, Write};
 
-use super::Image;
 use super::fold::{Source, carried};
 use super::image::{Method, Slice};
+use super::{Encoding, Image};
 use crate::delta::deflate;
 use crate::delta::medium::ReadAt;
 use crate::error::{Error, ErrorKind, Result};
@@ -58,6 +58,17 @@ pub(crate) fn identify(
             Ok(zstd::identify(&coded, &plain, memory, hint, effort)?.map(Codec::Zstd))
         }
     }
+}
+
+/// Whether an encoder may run together with those of the streams around it, which `encodings` has.
+pub(crate) fn fits(image: &Image<'_>, encodings: &[Encoding], stream: usize, codec: &Codec) -> bool {
+    let parent = |stream: usize| image.streams().get(stream).and_then(|stream| stream.parent);
+    let around = std::iter::successors(parent(stream), |outer| parent(*outer));
+    let memory = around.fold(codec.memory(), |memory, outer| match encodings.get(outer) {
+        Some(Encoding::Exact(outer)) => memory.saturating_add(outer.memory()),
+        _ => memory,
+    });
+    memory <= image.memory
 }
 
 impl Codec {
