@@ -57,7 +57,7 @@ fn raw(artefact: &[u8]) -> distedge::error::Result<()> {
 }
 
 /// A package, an archive, a program.
-pub fn bases() -> [Vec<u8>; 3] {
+fn bases() -> [Vec<u8>; 3] {
     let mut program = vec![0; 120];
     program[..20].copy_from_slice(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0");
     // One segment that is loaded and run, right behind the headers.
