@@ -16,6 +16,9 @@ use super::{code, lz};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 
+/// Bytes of the target stream that any blob may have.
+const FLOOR: u64 = 64 << 20;
+
 /// Plain bytes of a control frame.
 const MOST_CONTROL: u64 = 64 << 20;
 
@@ -91,7 +94,9 @@ fn patched(
         needed.push(&**data);
     }
     let space = Space::open(&needed, &details.splits, scratch, &details.limits)?;
-    let most = details.limits.plain.saturating_add(header.size);
+    // What is made on the way to a small blob is not large either.
+    let from_ratio = header.size.saturating_mul(details.limits.ratio.into()).saturating_add(FLOOR);
+    let most = details.limits.plain.min(from_ratio).saturating_add(header.size);
     let mut reader = Data { artefact, at: start };
     if details.control > MOST_CONTROL {
         return Err(Error::new(ErrorKind::TooLarge, "patch: its control is too long"));

@@ -21,7 +21,7 @@ pub(crate) const VERSION: u8 = 1;
 const WHAT: &str = "patch";
 
 /// Bases of one patch.
-pub(crate) const MOST_BASES: usize = 16;
+pub(crate) const MOST_BASES: usize = 4;
 
 /// Bytes that a header can take: streams of the bases that are split are named in it.
 const MOST_HEADER: u64 = 4 << 20;
