@@ -89,7 +89,7 @@ fn a_release_reaches_an_edge_that_was_killed_while_it_received() {
     let image = digest(&files.last().unwrap().1);
 
     wire.hold_after(12 << 20);
-    let distribute = ["--json", "distribute", "shop", "1.0", "--edge", "*"];
+    let distribute = ["--json", "distribute", "--whole", "shop", "1.0", "--edge", "*"];
     let first = house.source.command(&distribute).stdout(std::process::Stdio::piped()).spawn().unwrap();
     wire.wait_until_held();
     let stood = standing(&house, "osaka", &image);
@@ -110,14 +110,14 @@ fn a_release_reaches_an_edge_that_was_killed_while_it_received() {
     let missing = house.edge("osaka").get("/images/v1/disk.img", None).status;
     assert_eq!(missing, 401, "nothing of a bundle that did not arrive is visible");
     assert_eq!(standing(&house, "osaka", &image), stood, "a killed edge keeps what arrived");
-    let plan = house.source.json(&["sync", "--dry-run"]);
+    let plan = house.source.json(&["sync", "--whole", "--dry-run"]);
     let plan = named(&plan, |row| &row["edge"], "osaka")["plan"].clone();
     let planned = named(&plan, |blob| &blob["digest"], &format!("sha256:{image}"));
     assert_eq!((number(&planned["have"]), number(&planned["size"])), (stood, IMAGE as u64));
     let left: u64 =
         plan.as_array().unwrap().iter().map(|blob| number(&blob["size"]) - number(&blob["have"])).sum();
     wire.lead_to(house.edge("osaka").address);
-    let second = house.source.json(&["sync"]);
+    let second = house.source.json(&["sync", "--whole"]);
     let osaka = named(&second, |row| &row["edge"], "osaka");
     assert_eq!((number(&osaka["sent"]["bytes"]), number(&osaka["drift"])), (left, 0));
     // Measured on the wire: what was missing, and requests around it.
