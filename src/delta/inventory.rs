@@ -162,7 +162,7 @@ impl Inventory {
             end.map(|end| start..end).ok_or_else(|| corrupted("a part of it lies outside of the blob"))
         };
         let (mut leaves, mut chunks, mut places) = (Vec::new(), Vec::new(), Vec::new());
-        let mut at = 0_u64;
+        let (mut at, mut chunks_left) = (0_u64, length / 16);
         for _ in 0..leaf_count {
             let kind = match fields.byte()? {
                 0 => Kind::Frame,
@@ -175,7 +175,9 @@ impl Inventory {
             let mut cuts = Vec::new();
             if range.end - range.start >= CHUNKED {
                 let mut left = range.end - range.start;
-                for _ in 0..fields.number_up_to(length / 16)? {
+                let count = fields.number_up_to(chunks_left)?;
+                chunks_left -= count;
+                for _ in 0..count {
                     let length = fields.number_up_to(left)?;
                     left -= length;
                     cuts.push(Chunk { length, digest: Short::default() });
