@@ -119,7 +119,7 @@ fn patched(
 }
 
 /// The limits a patch was made with must be no more than those that are given here.
-fn within(asked: &Limits, allowed: &Limits) -> Result<()> {
+pub(super) fn within(asked: &Limits, allowed: &Limits) -> Result<()> {
     let fits = asked.plain <= allowed.plain
         && asked.depth <= allowed.depth
         && asked.streams <= allowed.streams

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::apply::context;
-use super::coarse::{Index, LEAST};
+use super::coarse::{Index, LEAST, Run};
+use super::inventory::{CHUNKED, Inventory, Short, cut, short};
 use super::medium::ReadAt as _;
 use super::open::{self, Codec, Encoding, Family, Image, Kind, Leaf};
 use super::ops::{LEAST_CODE, MOST_HEADER, Op, adds, worth_code};
@@ -12,7 +13,6 @@ use super::pair::{Known, Partner, digest, normal, pair};
 use super::plan::{Phase, Work};
 use super::space::Space;
 use super::{code, lz};
-use crate::digest::Digest;
 use crate::error::Result;
 
 /// What becomes of the streams of the target.
@@ -26,10 +26,10 @@ pub(super) struct Streams {
 
 pub(super) fn streams(new: &mut Image<'_>, space: &mut Space<'_>, work: &Work<'_>) -> Result<Streams> {
     (work.progress)(Phase::Identify);
-    let mut coded: HashMap<Digest, (usize, usize)> = HashMap::new();
+    let mut coded: HashMap<Short, (usize, usize)> = HashMap::new();
     let mut named: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
-    for place in space.places() {
-        coded.entry(digest(space, &place.coded)?).or_insert(place.at);
+    for (index, place) in space.places().iter().enumerate() {
+        coded.entry(space.coded_digest(index)?).or_insert(place.at);
         let stream = space.images().get(place.at.0).and_then(|image| image.streams().get(place.at.1));
         if let Some(stream) = stream
             && stream.family() == Family::Deflate
@@ -47,7 +47,7 @@ pub(super) fn streams(new: &mut Image<'_>, space: &mut Space<'_>, work: &Work<'_
         if stream.parent.is_some_and(|parent| matches!(found.encodings[parent], Encoding::Closed)) {
             continue;
         }
-        if let Some(at) = coded.get(&digest(new, &stream.coded)?) {
+        if let Some(at) = coded.get(&short(&digest(new, &stream.coded)?)) {
             found.same[index] = Some(*at);
             continue;
         }
@@ -209,6 +209,68 @@ pub(super) fn ops_of(
                     Op::New { like: None, length, runs }
                 }
             },
+        };
+        made.ops.push(op);
+        made.from.push(range);
+    }
+    Ok(made)
+}
+
+/// The ops against a base of which only an inventory is known: nothing needs its bytes here.
+pub(super) fn ops_by(
+    leaves: Vec<Leaf>,
+    streams: &Streams,
+    new: &Image<'_>,
+    base: &Inventory,
+    work: &Work<'_>,
+) -> Result<Ops> {
+    let copied: HashMap<(u64, u64), usize> = (streams.same.iter().zip(new.streams()))
+        .filter_map(|(same, stream)| Some(((stream.coded.start, stream.coded.end), (*same)?.1)))
+        .collect();
+    let mut same: HashMap<(u64, Short), Vec<usize>> = HashMap::new();
+    let mut chunks: HashMap<(u64, Short), u64> = HashMap::new();
+    for (index, (range, _, digest)) in base.leaves.iter().enumerate() {
+        same.entry((range.end - range.start, *digest)).or_default().push(index);
+        let mut at = range.start;
+        for chunk in base.chunks.get(index).into_iter().flatten() {
+            chunks.entry((chunk.length, chunk.digest)).or_insert(at);
+            at += chunk.length;
+        }
+    }
+    let mut made = Ops { ops: Vec::new(), from: Vec::new() };
+    let mut cursor = 0;
+    for leaf in leaves {
+        let range = leaf.range;
+        let length = range.end - range.start;
+        if length == 0 {
+            continue;
+        }
+        let coded = copied.get(&(range.start, range.end)).filter(|_| leaf.kind == Kind::Coded);
+        let op = if let Some(place) = coded {
+            Op::Coded(*place)
+        } else if let Some(choices) = same.get(&(length, short(&digest(new, &range)?)))
+            && let Some(index) = choices.get(choices.partition_point(|at| *at < cursor)).or(choices.last())
+        {
+            cursor = index + 1;
+            Op::Leaf(*index)
+        } else {
+            let mut runs: Vec<Run> = Vec::new();
+            if length >= CHUNKED / 4 && !chunks.is_empty() {
+                work.spend(length, 5);
+                let mut at = 0;
+                for chunk in cut(new, &range)? {
+                    if let Some(old) = chunks.get(&(chunk.length, chunk.digest)) {
+                        match runs.last_mut() {
+                            Some(run) if run.new + run.length == at && run.old + run.length == *old => {
+                                run.length += chunk.length;
+                            }
+                            _ => runs.push(Run { new: at, old: *old, length: chunk.length }),
+                        }
+                    }
+                    at += chunk.length;
+                }
+            }
+            Op::New { like: None, length, runs }
         };
         made.ops.push(op);
         made.from.push(range);

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::apply::{apply, context};
-use super::choose::{Ops, ops_of, streams};
+use super::apply::{apply, context, within};
+use super::choose::{Ops, ops_by, ops_of, streams};
+use super::inventory::Inventory;
 use super::medium::{ReadAt, Scratch, Spool};
 use super::open::{self, Encoding, Image, Limits, Recipe};
 use super::ops::{self, Op};
@@ -14,23 +15,45 @@ use super::space::Space;
 use super::windows::{groups, holes, windows};
 use super::wire::put;
 use super::{code, lz};
-use crate::digest::Digest;
-use crate::error::Result;
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What a patch is made against.
+#[derive(Clone, Copy)]
+pub(super) enum Against<'a> {
+    /// Blobs.
+    Bases(&'a [Base]),
+    /// What somebody says of a blob that is not here.
+    Told(Digest, &'a Inventory),
+}
 
 /// A patch that makes `target` of `bases`, tried out, and what it is made of.
 pub(super) fn patch(
     header: &Header,
     target: &dyn ReadAt,
-    bases: &[Base],
+    bases: Against<'_>,
     limits: &Limits,
     scratch: &dyn Scratch,
     work: &Work<'_>,
 ) -> Result<(Box<dyn Spool>, Account)> {
     (work.progress)(Phase::Open);
+    let limits = match bases {
+        Against::Bases(_) => limits,
+        Against::Told(_, inventory) => {
+            within(&inventory.limits, limits)?;
+            &inventory.limits
+        }
+    };
     let mut new = open::open(target, "", scratch, limits)?;
-    let olds: Vec<&dyn ReadAt> = bases.iter().map(|base| &*base.data).collect();
-    let mut space = Space::open(&olds, &[], scratch, limits)?;
-    work.spend(new.size() + space.size(), 8);
+    let olds: Vec<&dyn ReadAt> = match bases {
+        Against::Bases(bases) => bases.iter().map(|base| &*base.data).collect(),
+        Against::Told(..) => Vec::new(),
+    };
+    let mut space = match bases {
+        Against::Bases(_) => Space::open(&olds, &[], scratch, limits)?,
+        Against::Told(_, inventory) => Space::told(inventory),
+    };
+    work.spend(new.size() + if olds.is_empty() { 0 } else { space.size() }, 8);
 
     let mut account = Account { streams: new.streams().len() as u64, ..Account::default() };
     let streams = streams(&mut new, &mut space, work)?;
@@ -46,7 +69,10 @@ pub(super) fn patch(
     (work.progress)(Phase::Match);
     let leaves = new.target(&streams.encodings);
     account.leaves = leaves.len() as u64;
-    let ops = ops_of(leaves, &streams, &new, &space, work)?;
+    let ops = match bases {
+        Against::Bases(_) => ops_of(leaves, &streams, &new, &space, work)?,
+        Against::Told(_, inventory) => ops_by(leaves, &streams, &new, inventory, work)?,
+    };
 
     let mut data = scratch.spool()?;
     let mut lengths = Vec::new();
@@ -83,16 +109,19 @@ pub(super) fn patch(
 
     let recipe = Recipe::new(&new, &streams.encodings)?;
     account.copied_bytes = recipe.target_size() - account.new_bytes - account.code_bytes;
-    let recipe = recipe.to_bytes();
+    let recipe_bytes = recipe.to_bytes();
     let mut control = Vec::new();
-    put(&mut control, recipe.len() as u64);
-    control.extend_from_slice(&recipe);
+    put(&mut control, recipe_bytes.len() as u64);
+    control.extend_from_slice(&recipe_bytes);
     ops::write(&ops.ops, &space, &mut control);
     control.extend_from_slice(&lengths);
     let frame = squeeze(&space.shape(), &control, work)?;
     account.control_size = frame.len() as u64;
 
-    let digests: Vec<Digest> = bases.iter().map(|base| base.digest).collect();
+    let digests: Vec<Digest> = match bases {
+        Against::Bases(bases) => bases.iter().map(|base| base.digest).collect(),
+        Against::Told(digest, _) => vec![digest],
+    };
     let mut head = Header { method: Method::Patch, bases: digests, ..header.clone() }.to_bytes();
     let details = Details {
         limits: *limits,
@@ -107,10 +136,21 @@ pub(super) fn patch(
     each_chunk(&*data, &(0..data.size()), &mut |chunk| artefact.append(chunk))?;
 
     (work.progress)(Phase::Verify);
-    if artefact.size() < header.size {
-        let bases: Vec<_> = bases.iter().map(|base| (base.digest, base.data.clone())).collect();
-        apply(&*artefact, &bases, limits, scratch, &mut std::io::sink())
-            .map_err(|error| error.context("trying the patch"))?;
+    match bases {
+        _ if artefact.size() >= header.size => {}
+        Against::Bases(bases) => {
+            let bases: Vec<_> = bases.iter().map(|base| (base.digest, base.data.clone())).collect();
+            apply(&*artefact, &bases, limits, scratch, &mut std::io::sink())
+                .map_err(|error| error.context("trying the patch"))?;
+        }
+        // What is copied cannot be tried here, but that the recipe makes the blob of it.
+        Against::Told(..) => {
+            let mut hashed = Hashed(Hasher::new());
+            recipe.fold(&NewBytes::all(&ops, &new), &mut hashed)?;
+            if hashed.0.finish() != header.digest {
+                return Err(Error::new(ErrorKind::Mismatch, "the recipe does not make the blob again"));
+            }
+        }
     }
     Ok((artefact, account))
 }
@@ -129,11 +169,27 @@ fn squeeze(prefix: &[u8], new: &[u8], work: &Work<'_>) -> Result<Vec<u8>> {
     lz::compress(prefix, new, search)
 }
 
+/// Only looks at what is written.
+struct Hashed(Hasher);
+
+impl std::io::Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// All bytes that come from the windows, one after the other.
+#[derive(Debug)]
 struct NewBytes<'a> {
     new: &'a Image<'a>,
     /// Where each stretch begins among them, and in the image.
     stretches: Vec<(u64, Range<u64>)>,
+    size: u64,
 }
 
 impl<'a> NewBytes<'a> {
@@ -148,7 +204,17 @@ impl<'a> NewBytes<'a> {
                 }
             }
         }
-        NewBytes { new, stretches }
+        NewBytes { new, stretches, size: at }
+    }
+
+    /// The whole target stream.
+    fn all(ops: &Ops, new: &'a Image<'a>) -> NewBytes<'a> {
+        let (mut stretches, mut at) = (Vec::new(), 0);
+        for range in &ops.from {
+            stretches.push((at, range.clone()));
+            at += range.end - range.start;
+        }
+        NewBytes { new, stretches, size: at }
     }
 
     fn read(&self, start: u64, length: u64) -> Result<Vec<u8>> {
@@ -161,5 +227,19 @@ impl<'a> NewBytes<'a> {
             first += 1;
         }
         context(self.new, &ranges)
+    }
+}
+
+impl ReadAt for NewBytes<'_> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        let at = self.stretches.partition_point(|(at, _)| *at <= offset).checked_sub(1);
+        let Some((at, range)) = at.and_then(|at| self.stretches.get(at)) else { return Ok(0) };
+        let from = range.start.saturating_add(offset - at).min(range.end);
+        let length = usize::try_from(range.end - from).unwrap_or(usize::MAX).min(buffer.len());
+        self.new.read_at(&mut buffer[..length], from)
     }
 }

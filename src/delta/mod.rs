@@ -16,6 +16,7 @@ mod coarse;
 pub mod code;
 mod compose;
 mod deflate;
+mod inventory;
 mod lz;
 mod medium;
 mod open;
@@ -35,11 +36,12 @@ pub use check::{dismantle, reapply};
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub use deflate::judge as judge_deflate;
+pub use inventory::Inventory;
 pub use medium::{MemoryScratch, ReadAt, Scratch, Spool};
 pub use open::Limits;
 pub(crate) use patch::VERSION as FORMAT;
 pub use patch::{Header, Method};
-pub use plan::{Account, Base, Budget, Phase, Plan, plan};
+pub use plan::{Account, Base, Budget, Phase, Plan, plan, plan_by_inventory};
 
 #[cfg(test)]
 mod hostile;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::compose::patch;
+use super::compose::{Against, patch};
+use super::inventory::Inventory;
 use super::lz;
 use super::medium::{ReadAt, Scratch, Spool};
 use super::open::Limits;
@@ -172,13 +173,46 @@ pub fn plan(
     scratch: &dyn Scratch,
     progress: &dyn Fn(Phase),
 ) -> Result<Plan> {
+    let bases = &bases[..bases.len().min(MOST_BASES)];
+    let against = (!bases.is_empty()).then_some(Against::Bases(bases));
+    cheapest(target, against, budget, limits, scratch, progress)
+}
+
+/// Plans how `target` travels to somebody who has the blob `base`, whose bytes are not here: what
+/// is equal is told by its digests, and nothing is described as similar.
+///
+/// What comes out of a patch is not tried: it makes the blob if the inventory tells the truth.
+///
+/// # Errors
+/// Those of the media. What cannot be patched travels whole.
+pub fn plan_by_inventory(
+    target: &dyn ReadAt,
+    base: Digest,
+    inventory: &Inventory,
+    budget: &Budget,
+    limits: &Limits,
+    scratch: &dyn Scratch,
+    progress: &dyn Fn(Phase),
+) -> Result<Plan> {
+    cheapest(target, Some(Against::Told(base, inventory)), budget, limits, scratch, progress)
+}
+
+fn cheapest(
+    target: &dyn ReadAt,
+    against: Option<Against<'_>>,
+    budget: &Budget,
+    limits: &Limits,
+    scratch: &dyn Scratch,
+    progress: &dyn Fn(Phase),
+) -> Result<Plan> {
     let size = target.size();
     let header =
         Header { method: Method::Whole, size, digest: digest(target, &(0..size))?, bases: Vec::new() };
     let mut account = None;
     let mut refused = None;
-    if !bases.is_empty() && size > 0 {
-        let bases = &bases[..bases.len().min(MOST_BASES)];
+    if let Some(bases) = against
+        && size > 0
+    {
         match tried(&header, target, bases, budget, limits, scratch, progress) {
             Ok((artefact, made)) => {
                 account = Some(made);
@@ -197,7 +231,9 @@ pub fn plan(
     progress(Phase::Compress);
     let compressed = compressed(&header, target, scratch, budget)?;
     if let Some(Ok(artefact)) = refused {
-        if artefact.size() < compressed.size().min(size) {
+        if let Some(bases) = against
+            && artefact.size() < compressed.size().min(size)
+        {
             return Ok(chosen(header, bases, artefact, account));
         }
         refused = None;
@@ -223,7 +259,7 @@ pub fn plan(
 fn tried(
     header: &Header,
     target: &dyn ReadAt,
-    bases: &[Base],
+    bases: Against<'_>,
     budget: &Budget,
     limits: &Limits,
     scratch: &dyn Scratch,
@@ -239,11 +275,14 @@ fn tried(
     }
 }
 
-fn chosen(header: Header, bases: &[Base], artefact: Box<dyn Spool>, account: Option<Account>) -> Plan {
+fn chosen(header: Header, bases: Against<'_>, artefact: Box<dyn Spool>, account: Option<Account>) -> Plan {
     let percent = artefact.size() as f64 * 100.0 / header.size as f64;
     let made = account.as_ref().map(ToString::to_string).unwrap_or_default();
     let why = format!("a patch takes {percent:.1} % ({made})");
-    let bases = bases.iter().map(|base| base.digest).collect();
+    let bases = match bases {
+        Against::Bases(bases) => bases.iter().map(|base| base.digest).collect(),
+        Against::Told(digest, _) => vec![digest],
+    };
     Plan { method: Method::Patch, bases, artefact, account, why }
 }
 

@@ -24,6 +24,8 @@ pub mod path {
     pub const PACKS_HAVE: &str = "/api/v1/packs/have";
     /// What resembles the artifacts of a bundle (`POST`).
     pub const HAVE: &str = "/api/v1/have";
+    /// What one of those is made of (`POST`).
+    pub const HAVE_PARTS: &str = "/api/v1/have/parts";
 
     /// One bundle (`GET`, `DELETE`).
     pub fn bundle(name: &BundleName, version: &Version) -> String {
@@ -69,7 +71,7 @@ pub struct StatusAnswer {
     pub time: Timestamp,
     /// The version of this protocol: 1.
     pub protocol: u32,
-    /// What it takes besides whole blobs: [`PACK`], [`HAVE`], and `patch-` with a version.
+    /// What it takes besides whole blobs: [`PACK`], [`HAVE`], [`PARTS`], and `patch-` with a version.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accepts: Vec<String>,
 }
@@ -78,6 +80,8 @@ pub struct StatusAnswer {
 pub const PACK: &str = "pack-1";
 /// In [`StatusAnswer::accepts`]: questions for what resembles something.
 pub const HAVE: &str = "have-1";
+/// In [`StatusAnswer::accepts`]: questions for what a blob is made of.
+pub const PARTS: &str = "parts-1";
 
 /// In [`StatusAnswer::accepts`]: the version of patches that are understood.
 #[cfg(feature = "delta")]
@@ -163,6 +167,20 @@ pub struct HaveQuestion {
     pub version: Version,
     /// The digests of the artifacts in question.
     pub items: Vec<Digest>,
+}
+
+/// Asks what a blob is made of that resembles an artifact of an offered bundle. The answer is an
+/// inventory, as bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartsQuestion {
+    /// The bundle, which was offered before.
+    pub bundle: BundleName,
+    /// Its version.
+    pub version: Version,
+    /// The artifact that is to travel.
+    pub item: Digest,
+    /// The blob in question, of a visible bundle.
+    pub base: Digest,
 }
 
 /// The edge's answer: artifacts of bundles that are visible here.

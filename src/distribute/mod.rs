@@ -35,8 +35,9 @@ pub use link::{Link, Window};
 #[cfg(feature = "delta")]
 pub use medium::FileScratch;
 pub use message::{
-    BundleAnswer, HAVE, HaveAnswer, HaveQuestion, Held, Method, OfferAnswer, PACK, PackAnswer, Resembling,
-    SectionAnswer, SectionState, SectionsQuestion, StatusAnswer, TrustAnswer, UploadAnswer, Want, path,
+    BundleAnswer, HAVE, HaveAnswer, HaveQuestion, Held, Method, OfferAnswer, PACK, PARTS, PackAnswer,
+    PartsQuestion, Resembling, SectionAnswer, SectionState, SectionsQuestion, StatusAnswer, TrustAnswer,
+    UploadAnswer, Want, path,
 };
 pub use order::{BundleOffer, Desired, Event, Events, Options, Outcome, PlannedBlob, Proof, Tally};
 #[cfg(feature = "delta")]

@@ -18,7 +18,7 @@ use super::slots::Slots;
 use crate::blob::{BlobInfo, BlobStore};
 use crate::blocking;
 use crate::delta::pack::Descriptor;
-use crate::delta::{self, Base, Budget, FORMAT, Limits, ReadAt};
+use crate::delta::{self, Base, Budget, FORMAT, Inventory, Limits, ReadAt};
 use crate::digest::{Digest, to_hex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::{Secret, private_directory};
@@ -149,7 +149,41 @@ impl Planner {
         blocking::run(move || {
             // Held to the end of the work, even if nobody waits for it any more.
             let (_turn, _slot) = (turn, slot);
-            inner.make(key, &target, data, opened, effort)
+            inner.make(key, &target, data, opened, None, effort)
+        })
+        .await
+    }
+
+    /// How `target` travels to somebody who has `base`, of which he told `parts`.
+    pub(super) async fn plan_by_parts(
+        &self,
+        blobs: &dyn BlobStore,
+        target: &BlobInfo,
+        base: &Candidate,
+        parts: Vec<u8>,
+    ) -> Result<Planned> {
+        // What one edge tells is not held against another.
+        let told = Digest::of(&parts);
+        let key = self.key(target, std::slice::from_ref(base));
+        let key = Digest::of(format!("{key} {told}").as_bytes());
+        let turn = self.flight(key).lock_owned().await;
+        let inner = self.inner.clone();
+        if let Some(planned) = blocking::run(move || Ok(inner.load(&key))).await? {
+            self.inner.reused.fetch_add(1, Ordering::Relaxed);
+            return Ok(planned);
+        }
+        let slot = self.inner.slots.take().await;
+        let data = readable(blobs, &target.digest, target.size, &self.inner.scratch).await?;
+        let data = data.ok_or_else(|| {
+            let message = format!("{} is missing from the source's own store", target.digest);
+            Error::new(ErrorKind::Corrupted, message)
+        })?;
+        let base = Descriptor { digest: base.digest, size: base.size };
+        let (inner, target, effort) = (self.inner.clone(), *target, self.effort);
+        blocking::run(move || {
+            let (_turn, _slot) = (turn, slot);
+            let inventory = Inventory::parse(&parts)?;
+            inner.make(key, &target, data, Vec::new(), Some((base, inventory)), effort)
         })
         .await
     }
@@ -188,6 +222,7 @@ impl Inner {
         target: &BlobInfo,
         data: Arc<dyn ReadAt>,
         mut bases: Vec<Base>,
+        told: Option<(Descriptor, Inventory)>,
         effort: u8,
     ) -> Result<Planned> {
         // A patch of damaged bytes would be remembered, and refused by every edge.
@@ -203,14 +238,22 @@ impl Inner {
             }
         });
         let budget = Budget { effort, memory: self.options.memory };
-        let work = delta::plan(&data, &bases, &budget, &Limits::default(), &self.scratch, &|_| ())?;
+        let (limits, scratch) = (Limits::default(), &self.scratch);
+        let work = match &told {
+            Some((base, inventory)) => {
+                delta::plan_by_inventory(&data, base.digest, inventory, &budget, &limits, scratch, &|_| ())?
+            }
+            None => delta::plan(&data, &bases, &budget, &limits, scratch, &|_| ())?,
+        };
         self.made.fetch_add(1, Ordering::Relaxed);
         let mut used = Vec::new();
         for digest in &work.bases {
-            let base = bases.iter().find(|base| base.digest == *digest).ok_or_else(|| {
+            let held = bases.iter().map(|base| Descriptor { digest: base.digest, size: base.data.size() });
+            let mut known = held.chain(told.iter().map(|(base, _)| *base));
+            let base = known.find(|base| base.digest == *digest).ok_or_else(|| {
                 Error::new(ErrorKind::Internal, format!("a plan uses {digest}, which was no base"))
             })?;
-            used.push(Descriptor { digest: *digest, size: base.data.size() });
+            used.push(base);
         }
         let artefact = Descriptor { digest: digest_of(&*work.artefact)?, size: work.artefact.size() };
         let data: Arc<dyn ReadAt> = Arc::new(Spooled(work.artefact));

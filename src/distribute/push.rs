@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::lock::Mutex as Turn;
 use futures_util::{StreamExt as _, stream};
 
 use super::message::{
-    BundleAnswer, HAVE, HaveAnswer, HaveQuestion, Method, PACK, PackAnswer, SectionAnswer, SectionState,
-    SectionsQuestion, StatusAnswer, Want, patches, path,
+    BundleAnswer, HAVE, HaveAnswer, HaveQuestion, Method, PACK, PARTS, PackAnswer, PartsQuestion,
+    SectionAnswer, SectionState, SectionsQuestion, StatusAnswer, Want, patches, path,
 };
 use super::order::{BundleOffer, Event, PlannedBlob};
 use super::planner::{Planned, Planner};
@@ -19,7 +20,7 @@ use super::send::{ATTEMPTS, Run, decode, names, planned, worse};
 use super::similar::{Candidate, MAX_BUNDLES, Roles, Shelf, likelihood, may_be_manifest};
 use crate::blob::{BlobInfo, BlobStoreExt as _, ByteStream};
 use crate::blocking;
-use crate::bundle::{Envelope, Statement};
+use crate::bundle::{BundleRef, Envelope, Statement};
 use crate::delta::ReadAt;
 use crate::delta::pack::{Descriptor, FRAME, PartHead, Writer, length};
 use crate::digest::Digest;
@@ -38,6 +39,8 @@ const TOGETHER: usize = 256;
 const ASKED: usize = 1000;
 /// Most manifests that are read of one bundle.
 const MANIFESTS: usize = 256;
+/// A blob of which fewer bytes than this are missing is not worth the question what a base is made of.
+const WORTH_PARTS: u64 = 16 << 10;
 /// Bundles whose blobs are held against an edge's answer.
 const HELD_AGAINST: usize = 64;
 
@@ -46,6 +49,9 @@ const HELD_AGAINST: usize = 64;
 pub(super) struct Push {
     packs: AtomicBool,
     have: AtomicBool,
+    parts: AtomicBool,
+    /// Answers about parts are taken one at a time, for their memory.
+    listing: Turn<()>,
     at_edge: Mutex<Option<Arc<Vec<BundleAnswer>>>>,
     statements: Mutex<BTreeMap<Digest, Arc<Statement>>>,
 }
@@ -56,6 +62,7 @@ impl Push {
         let takes = |what: &str| status.accepts.iter().any(|one| one == what);
         self.packs.store(takes(PACK) && takes(&patches()), Ordering::Relaxed);
         self.have.store(takes(HAVE), Ordering::Relaxed);
+        self.parts.store(takes(PARTS), Ordering::Relaxed);
     }
 
     /// The edge shows one more bundle.
@@ -102,6 +109,9 @@ struct Bases {
     shelf: Shelf,
     roles: Roles,
     answered: BTreeMap<Digest, Vec<Candidate>>,
+    /// What the edge named that no bundle gave it: only what the edge tells of it is used.
+    foreign: BTreeMap<Digest, Candidate>,
+    bundle: Option<BundleRef>,
     names: BTreeMap<Digest, String>,
 }
 
@@ -174,7 +184,13 @@ impl Run<'_> {
             return Decided::Whole(*want);
         }
         let target = BlobInfo { digest: want.digest, size: want.size };
-        let planned = match planner.plan(self.blobs, &target, &bases.of(want)).await {
+        let by_parts =
+            if left < WORTH_PARTS { None } else { self.by_parts(planner, &target, want, bases).await };
+        let planned = match by_parts {
+            Some(planned) => Ok(planned),
+            None => planner.plan(self.blobs, &target, &bases.of(want)).await,
+        };
+        let planned = match planned {
             Ok(planned) => planned,
             Err(error) => {
                 self.fell_back(want.digest, format!("nothing could be planned: {error}"));
@@ -189,6 +205,35 @@ impl Run<'_> {
         let bytes = if artefact { bytes } else { left };
         (self.events)(Event::Planned { digest: want.digest, method, size: want.size, bytes });
         if artefact { Decided::Artefact(section) } else { Decided::Whole(*want) }
+    }
+
+    /// A plan by what the edge tells of a base, if the base's bytes are not here or must not be used.
+    async fn by_parts(
+        &self,
+        planner: &Planner,
+        target: &BlobInfo,
+        want: &Want,
+        bases: &Bases,
+    ) -> Option<Planned> {
+        let bundle = bases.bundle.as_ref().filter(|_| self.push.parts.load(Ordering::Relaxed))?;
+        let known = bases.of(want);
+        for base in &known {
+            if self.blobs.stat(&base.digest).await.ok()?.is_some() {
+                return None;
+            }
+        }
+        let base = known.first().or_else(|| bases.foreign.get(&want.digest))?;
+        let (name, version) = (bundle.name.clone(), bundle.version.clone());
+        let question = PartsQuestion { bundle: name, version, item: want.digest, base: base.digest };
+        let body = serde_json::to_vec(&question).ok()?;
+        let _turn = self.push.listing.lock().await;
+        let answer = self.call(Call::new(Verb::Post, path::HAVE_PARTS).with_bytes(body)).await;
+        let planned = match answer.and_then(|answer| self.settle(answer)) {
+            Ok(parts) => planner.plan_by_parts(self.blobs, target, base, parts.to_vec()).await,
+            Err(error) => Err(error),
+        };
+        // What is not answered is not used.
+        planned.inspect_err(|error| tracing::debug!(%error, "nothing was planned by parts")).ok()
     }
 
     async fn perform(&self, job: Job) -> Result<()> {
@@ -353,6 +398,7 @@ impl Run<'_> {
     /// What the edge has that resembles what is wanted.
     async fn bases(&self, statement: &Statement, wants: &[Want]) -> Result<Bases> {
         let mut bases = Bases { names: names(statement), ..Bases::default() };
+        bases.bundle = Some(statement.bundle().clone());
         if wants.iter().all(|want| want.size - want.have < SMALL) {
             return Ok(bases);
         }
@@ -382,18 +428,13 @@ impl Run<'_> {
                 .filter(|want| want.size - want.have >= SMALL && bases.of(want).is_empty())
                 .map(|want| want.digest)
                 .collect();
-            self.ask_resembling(statement, &open, &mut bases.answered).await?;
+            self.ask_resembling(statement, &open, &mut bases).await?;
         }
         Ok(bases)
     }
 
     /// Asks the edge itself what resembles `items`.
-    async fn ask_resembling(
-        &self,
-        statement: &Statement,
-        items: &[Digest],
-        answered: &mut BTreeMap<Digest, Vec<Candidate>>,
-    ) -> Result<()> {
+    async fn ask_resembling(&self, statement: &Statement, items: &[Digest], bases: &mut Bases) -> Result<()> {
         let bundle = statement.bundle();
         for items in items.chunks(ASKED) {
             let (name, version) = (bundle.name.clone(), bundle.version.clone());
@@ -406,9 +447,12 @@ impl Run<'_> {
             };
             for one in answer.items {
                 for held in one.have.into_iter().take(super::similar::MAX_BASES) {
-                    if self.was_given(&held.digest, held.size)? {
-                        let candidate = Candidate { digest: held.digest, size: held.size, name: held.name };
-                        answered.entry(one.item).or_default().push(candidate);
+                    let given = self.was_given(&held.digest, held.size)?;
+                    let candidate = Candidate { digest: held.digest, size: held.size, name: held.name };
+                    if given {
+                        bases.answered.entry(one.item).or_default().push(candidate);
+                    } else {
+                        bases.foreign.entry(one.item).or_insert(candidate);
                     }
                 }
             }

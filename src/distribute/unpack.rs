@@ -12,7 +12,8 @@ use tracing::info;
 use super::inbox::{Inbox, PartWriter};
 use super::medium::{FileScratch, readable};
 use super::message::{
-    HAVE, HaveAnswer, HaveQuestion, Held, PACK, PackAnswer, Resembling, SectionAnswer, SectionState, patches,
+    HAVE, HaveAnswer, HaveQuestion, Held, PACK, PARTS, PackAnswer, PartsQuestion, Resembling, SectionAnswer,
+    SectionState, patches,
 };
 use super::receive::Receiver;
 use super::similar::{MAX_BUNDLES, Roles, Shelf, likelihood, may_be_manifest};
@@ -22,7 +23,7 @@ use crate::blocking;
 use crate::bundle::Statement;
 use crate::catalog::{BundleRecord, BundleState};
 use crate::delta::pack::{Descriptor, Event, PartHead, Reader, Role, SectionId};
-use crate::delta::{self, Limits, MemoryScratch, ReadAt, Scratch};
+use crate::delta::{self, Inventory, Limits, MemoryScratch, ReadAt, Scratch};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -47,7 +48,7 @@ const MANIFESTS: usize = 256;
 /// Most artifacts in one question.
 const ASKED: usize = 10_000;
 /// Most parts of one pack.
-const PARTS: usize = 10_000;
+const MOST_PARTS: usize = 10_000;
 /// Most artefacts in one question.
 const SECTIONS: usize = 100_000;
 
@@ -58,6 +59,8 @@ pub(super) struct Unpacking {
     scratch: Arc<dyn Scratch>,
     /// For large and for small artefacts.
     slots: (Slots, Slots),
+    /// For inventories.
+    listing: Slots,
     verdicts: Mutex<BTreeMap<SectionId, Verdict>>,
     /// The blobs of statements, by the statement's digest.
     indexed: Mutex<BTreeMap<Digest, Index>>,
@@ -82,7 +85,8 @@ impl Default for Unpacking {
 impl Unpacking {
     fn over(inbox: Inbox, scratch: Arc<dyn Scratch>) -> Unpacking {
         let (verdicts, indexed) = (Mutex::default(), Mutex::default());
-        Unpacking { inbox, scratch, slots: (Slots::new(1), Slots::new(AT_A_TIME - 1)), verdicts, indexed }
+        let slots = (Slots::new(1), Slots::new(AT_A_TIME - 1));
+        Unpacking { inbox, scratch, slots, listing: Slots::new(1), verdicts, indexed }
     }
 
     fn verdicts(&self) -> MutexGuard<'_, BTreeMap<SectionId, Verdict>> {
@@ -165,7 +169,7 @@ impl Receiver {
     }
 
     pub(super) fn accepts(&self) -> Vec<String> {
-        vec![PACK.to_owned(), patches(), HAVE.to_owned()]
+        vec![PACK.to_owned(), patches(), HAVE.to_owned(), PARTS.to_owned()]
     }
 
     /// Takes a pack. Every frame that arrives whole is kept, also when the stream breaks off. An
@@ -185,7 +189,7 @@ impl Receiver {
             while let Some(event) = reader.feed(&mut input)? {
                 match event {
                     Event::Head(head) => {
-                        check_count(usize::try_from(reader.parts()).unwrap_or(usize::MAX), PARTS)?;
+                        check_count(usize::try_from(reader.parts()).unwrap_or(usize::MAX), MOST_PARTS)?;
                         taking = match self.admit(&needs, &head).await {
                             Ok(writer) => writer,
                             Err(error) => {
@@ -295,6 +299,36 @@ impl Receiver {
         }
         let items = found.into_iter().map(|(item, have)| Resembling { item, have }).collect();
         Ok(HaveAnswer { items })
+    }
+
+    /// What a blob of a visible bundle of this tenant is made of, told by digests, for an artifact of
+    /// an offered bundle.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] if the bundle was not offered or has no such artifact, or if no visible
+    /// bundle has the blob; [`ErrorKind::TooLarge`] if it is made of too many parts.
+    pub async fn parts(&self, question: &PartsQuestion) -> Result<Vec<u8>> {
+        let statement = self.statement(&question.bundle, &question.version).await?;
+        if !statement.items().iter().any(|item| item.digest == question.item) {
+            let message = format!("{} is no artifact of the bundle", question.item);
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
+        // The same for what is not here, and for what is another tenant's.
+        let none = || Error::new(ErrorKind::NotFound, format!("{} is not here", question.base));
+        let base = self.blobs.stat(&question.base).await?.ok_or_else(none)?;
+        let base = Descriptor { digest: question.base, size: base.size };
+        if !self.is_in(&self.needs().await?, &base, true).await? {
+            return Err(none());
+        }
+        let slot = self.unpacking.listing.take().await;
+        let scratch = self.unpacking.scratch.clone();
+        let data = readable(&*self.blobs, &base.digest, base.size, &*scratch).await?.ok_or_else(none)?;
+        blocking::run(move || {
+            // Held to the end of the work, even if nobody waits for it any more.
+            let _slot = slot;
+            Inventory::of(&*data, &Limits::default(), &*scratch)?.to_bytes()
+        })
+        .await
     }
 
     /// Gives up what came of artefacts that nobody waits for.

@@ -11,7 +11,7 @@
 //! | `/api/v1/bundles/{name}/{version}/commit` | POST | `receive` |
 //! | `/api/v1/bundles/{name}/{version}/{document}` | GET | who may read the bundle |
 //! | `/api/v1/blobs/{hex}` | HEAD, PATCH | `receive` |
-//! | `/api/v1/packs`, `/api/v1/packs/have`, `/api/v1/have` | POST | `receive` |
+//! | `/api/v1/packs`, `/api/v1/packs/have`, `/api/v1/have`, `/api/v1/have/parts` | POST | `receive` |
 //! | `/api/v1/volumes` | POST | `receive` |
 //! | `/api/v1/keys`, `/api/v1/keys/{id}` | GET | anyone |
 //! | `/api/v1/repositories`, `…/{name}` | GET; PUT | `administer` |
@@ -35,7 +35,7 @@ use crate::catalog::RepositoryRecord;
 use crate::digest::Digest;
 use crate::distribute::{BundleAnswer, UploadAnswer};
 #[cfg(feature = "delta")]
-use crate::distribute::{HaveQuestion, SectionsQuestion};
+use crate::distribute::{HaveQuestion, PartsQuestion, SectionsQuestion};
 use crate::error::{Error, ErrorKind};
 use crate::key::PublicKey;
 use crate::name::{BundleName, RepositoryName, Version};
@@ -103,6 +103,12 @@ pub(super) async fn route(
         ["api", "v1", "have"] => {
             let question: HaveQuestion = call.question(body).await?;
             media::json(false, &edge.receiver().resembling(&question).await?)
+        }
+        #[cfg(feature = "delta")]
+        ["api", "v1", "have", "parts"] => {
+            let question: PartsQuestion = call.question(body).await?;
+            let inventory = edge.receiver().parts(&question).await?;
+            Ok(media::document(false, "application/octet-stream", inventory))
         }
         ["api", "v1", "bundles"] => call.bundles(body).await,
         ["api", "v1", "bundles", name, version, rest @ ..] => {

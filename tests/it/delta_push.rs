@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use distedge::blob::{BlobStore as _, MemoryBlobStore};
+use distedge::blob::{BlobStore as _, BlobStoreExt as _, MemoryBlobStore};
 use distedge::catalog::Catalog;
 use distedge::delta::pack::FRAME;
 use distedge::digest::Digest;
 use distedge::distribute::{
-    Event, Events, HaveQuestion, Link, Method, Options, Outcome, Planner, PlannerOptions, Receiver, converge,
+    Event, Events, HaveQuestion, Link, Method, Options, Outcome, PartsQuestion, Planner, PlannerOptions,
+    Receiver, converge,
 };
 use distedge::edge::{Edge, Gate};
 use distedge::error::{Error, ErrorKind, Result};
@@ -457,7 +458,8 @@ async fn an_edge_says_what_resembles_and_the_source_uses_what_it_gave() {
     let unknown = HaveQuestion { version: name("9"), ..question };
     assert_eq!(receiver.resembling(&unknown).await.unwrap_err().kind(), ErrorKind::NotFound);
 
-    // A source that never gave it to this edge does not plan against it, though it has the bytes.
+    // A source that never gave it to this edge goes by what the edge tells of it, whether it has the
+    // bytes or not.
     let plans = Plans::new();
     let mut desired = house.desired("e1");
     desired.bundles.retain(|offer| offer.name != theirs.name);
@@ -466,13 +468,49 @@ async fn an_edge_says_what_resembles_and_the_source_uses_what_it_gave() {
     options.dry_run = true;
     let outcome =
         converge(&edge.transport(), &house.blobs, &desired, options.clone(), &events).await.unwrap();
-    assert_eq!(outcome.plan[0].method, Method::Whole, "{:?}", outcome.plan);
+    let by_parts = outcome.plan[0].bytes;
+    let elsewhere = MemoryBlobStore::new();
+    elsewhere.put(Bytes::from(new.clone())).await.unwrap();
+    let (other, mut fresh) = (Plans::new(), plans.options());
+    fresh = fresh.with_planner(other.planner.clone());
+    fresh.dry_run = true;
+    let without = converge(&edge.transport(), &elsewhere, &desired, fresh, &events).await.unwrap();
+    assert_eq!(without.plan[0].method, Method::Patch, "{:?}", without.plan);
+    assert_eq!(without.plan[0].bytes, by_parts);
     // One that gave it under another bundle's name does.
     let statement = House::statement("mine", "1", 1).item(house.item("files", "z/app-1.0.bin", &old).await);
     desired.given.push(house.sign(&statement.build().unwrap()));
     let outcome = converge(&edge.transport(), &house.blobs, &desired, options, &events).await.unwrap();
     assert_eq!(outcome.plan[0].method, Method::Patch, "{:?}", outcome.plan);
     assert_eq!(outcome.plan[0].bases, [Digest::of(&old)]);
+    assert!(outcome.plan[0].bytes < by_parts, "{} bytes, {by_parts} by parts", outcome.plan[0].bytes);
+}
+
+#[tokio::test]
+async fn a_source_without_the_old_blob_still_sends_little() {
+    let edge = TestEdge::new("e1").await;
+    let mut scene = Scene::new(&[&edge], &["e1"], 5000).await;
+    let old = Digest::of(&noise(1, OLD_SIZE));
+    scene.house.blobs.remove(&old).await.unwrap();
+    let receiver = edge.edge.receiver();
+    let outcome = scene.run("e1", &edge.transport()).await.unwrap();
+    assert!(outcome.failed.is_empty() && outcome.fell_back.is_empty(), "{outcome:?}");
+    assert_eq!(outcome.methods[&Method::Patch].blobs, 1);
+    assert_eq!(outcome.proofs.len(), 2);
+    assert!(outcome.sent_bytes < OLD_SIZE as u64 / 4, "{} bytes", outcome.sent_bytes);
+    assert!(edge.get("/files/shop/1.1/app-1.1.tar").await.1 == scene.new);
+
+    // Only for what is offered, and only of what a visible bundle holds.
+    let asked =
+        PartsQuestion { bundle: name("shop"), version: name("1.1"), item: Digest::of(&scene.new), base: old };
+    receiver.parts(&asked).await.unwrap();
+    for wrong in [
+        PartsQuestion { version: name("9"), ..asked.clone() },
+        PartsQuestion { item: Digest::of(b"other"), ..asked.clone() },
+        PartsQuestion { base: Digest::of(b"other"), ..asked },
+    ] {
+        assert_eq!(receiver.parts(&wrong).await.unwrap_err().kind(), ErrorKind::NotFound);
+    }
 }
 
 #[tokio::test]
