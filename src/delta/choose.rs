@@ -12,6 +12,7 @@ use super::ops::{LEAST_CODE, MOST_HEADER, Op, adds, worth_code};
 use super::pair::{Known, Partner, digest, normal, pair};
 use super::plan::{Phase, Work};
 use super::space::Space;
+use super::windows::holes;
 use super::{code, lz};
 use crate::error::Result;
 
@@ -278,11 +279,22 @@ pub(super) fn ops_by(
     Ok(made)
 }
 
+/// New bytes that are not worth the code engine.
+const FEW_NEW: u64 = 1 << 10;
+
 /// What is made of a leaf that has a partner.
 fn like(leaf: &Leaf, index: usize, new: &Image<'_>, space: &Space<'_>, work: &Work<'_>) -> Result<Op> {
     let length = leaf.range.end - leaf.range.start;
     let base = space.leaves().get(index).map_or(0..0, |leaf| leaf.range.clone());
-    if is_code(leaf, &base, new, space, work)? {
+    let mut runs = Vec::new();
+    if length >= 4 * LEAST && base.end - base.start >= 4 * LEAST {
+        work.spend(length + base.end - base.start, 5);
+        runs = Index::new(space, std::slice::from_ref(&base))?.runs(space, &base, new, &leaf.range)?;
+        runs.iter_mut().for_each(|run| run.new -= leaf.range.start);
+    }
+    // Where next to nothing is new, and in a member of which only a piece is here, runs are the best.
+    let new_bytes: u64 = holes(length, &runs).map(|hole| hole.end - hole.start).sum();
+    if new_bytes > FEW_NEW.max(length / 512) && is_code(leaf, &base, new, space, work)? {
         return Ok(Op::Code { like: index, length });
     }
     if leaf.kind == Kind::Frame && length <= MOST_HEADER && length == base.end - base.start {
@@ -290,12 +302,6 @@ fn like(leaf: &Leaf, index: usize, new: &Image<'_>, space: &Space<'_>, work: &Wo
         if let Some(adds) = adds(&old, &context(new, std::slice::from_ref(&leaf.range))?) {
             return Ok(Op::Header { like: index, adds });
         }
-    }
-    let mut runs = Vec::new();
-    if length >= 4 * LEAST && base.end - base.start >= 4 * LEAST {
-        work.spend(length + base.end - base.start, 5);
-        runs = Index::new(space, std::slice::from_ref(&base))?.runs(space, &base, new, &leaf.range)?;
-        runs.iter_mut().for_each(|run| run.new -= leaf.range.start);
     }
     Ok(Op::New { like: Some(index), length, runs })
 }
