@@ -17,8 +17,8 @@ use super::message::{
 use super::order::{BundleOffer, Event, PlannedBlob};
 use super::planner::{Planned, Planner};
 use super::send::{ATTEMPTS, Run, decode, names, planned, worse};
-use super::similar::{Candidate, MAX_BUNDLES, Roles, Shelf, likelihood, may_be_manifest};
-use crate::blob::{BlobInfo, BlobStoreExt as _, ByteStream};
+use super::similar::{Candidate, MAX_BUNDLES, Roles, Shelf, likelihood};
+use crate::blob::{BlobInfo, ByteStream};
 use crate::blocking;
 use crate::bundle::{BundleRef, Envelope, Statement};
 use crate::delta::ReadAt;
@@ -37,8 +37,6 @@ const GATHERED: u64 = 4 << 20;
 const TOGETHER: usize = 256;
 /// Artifacts in one question for what resembles them.
 const ASKED: usize = 1000;
-/// Most manifests that are read of one bundle.
-const MANIFESTS: usize = 256;
 /// A blob of which fewer bytes than this are missing is not worth the question what a base is made of.
 const WORTH_PARTS: u64 = 16 << 10;
 /// Bundles whose blobs are held against an edge's answer.
@@ -413,10 +411,10 @@ impl Run<'_> {
         ranked.sort_by_key(|(_, one)| {
             likelihood(statement.bundle(), &one.name, one.seq, one.created.as_unix())
         });
-        self.read_roles(statement, &mut bases.roles).await;
+        bases.roles.read_all(&*self.blobs, &statement).await;
         for (offer, _) in ranked.into_iter().take(MAX_BUNDLES) {
             let held = self.known(offer)?;
-            self.read_roles(&held, &mut bases.roles).await;
+            bases.roles.read_all(&*self.blobs, &held).await;
             bases.shelf.add(&held, &bases.roles);
         }
         let foreign = at_edge.iter().any(|one| {
@@ -498,19 +496,6 @@ impl Run<'_> {
         let statement = Arc::new(Statement::parse(&envelope.payload)?);
         statements.insert(offer.digest, statement.clone());
         Ok(statement)
-    }
-
-    /// Reads the image manifests of a bundle. One that cannot be read says nothing.
-    async fn read_roles(&self, statement: &Statement, roles: &mut Roles) {
-        let manifests = statement
-            .items()
-            .iter()
-            .filter(|item| may_be_manifest(&item.name(), item.media_type.as_deref(), item.size));
-        for item in manifests.take(MANIFESTS) {
-            if let Ok(Some(bytes)) = self.blobs.read(&item.digest, item.size).await {
-                roles.read(&item.name(), &bytes);
-            }
-        }
     }
 }
 

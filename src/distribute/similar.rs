@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::blob::{BlobStore, BlobStoreExt as _};
 use crate::bundle::{BundleRef, Statement};
 use crate::digest::Digest;
 use crate::name::BundleName;
@@ -141,9 +142,25 @@ enum By<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Roles(BTreeMap<Digest, Vec<String>>);
 
+/// Image manifests that are read of one bundle.
+const MANIFESTS: usize = 256;
+
 impl Roles {
+    /// Reads the image manifests of a bundle. One that cannot be read says nothing.
+    pub(super) async fn read_all(&mut self, blobs: &dyn BlobStore, statement: &Statement) {
+        let manifests = statement
+            .items()
+            .iter()
+            .filter(|item| may_be_manifest(&item.name(), item.media_type.as_deref(), item.size));
+        for item in manifests.take(MANIFESTS) {
+            if let Ok(Some(bytes)) = blobs.read(&item.digest, item.size).await {
+                self.read(&item.name(), &bytes);
+            }
+        }
+    }
+
     /// Reads an OCI image manifest that lies at `name`; anything else says nothing.
-    pub(super) fn read(&mut self, name: &str, manifest: &[u8]) {
+    fn read(&mut self, name: &str, manifest: &[u8]) {
         #[derive(serde::Deserialize)]
         struct Descriptor {
             digest: String,
@@ -173,7 +190,7 @@ impl Roles {
 }
 
 /// Whether an artifact may be an image manifest, and is worth reading.
-pub(super) fn may_be_manifest(name: &str, media_type: Option<&str>, size: u64) -> bool {
+fn may_be_manifest(name: &str, media_type: Option<&str>, size: u64) -> bool {
     let named = name.contains("/manifests/") || name.ends_with("/manifest.json");
     size <= 1 << 20 && (named || media_type.is_some_and(|kind| kind.contains("manifest")))
 }

@@ -16,11 +16,10 @@ use super::message::{
     SectionState, patches,
 };
 use super::receive::Receiver;
-use super::similar::{MAX_BUNDLES, Roles, Shelf, likelihood, may_be_manifest};
+use super::similar::{MAX_BUNDLES, Roles, Shelf, likelihood};
 use super::slots::Slots;
-use crate::blob::{BlobInfo, BlobStoreExt as _, BlobWriter, ByteStream};
+use crate::blob::{BlobInfo, BlobWriter, ByteStream};
 use crate::blocking;
-use crate::bundle::Statement;
 use crate::catalog::{BundleRecord, BundleState};
 use crate::delta::pack::{Descriptor, Event, PartHead, Reader, Role, SectionId};
 use crate::delta::{self, Inventory, Limits, MemoryScratch, ReadAt, Scratch};
@@ -43,8 +42,6 @@ const KEPT_FOR: i64 = 7 * 24 * 3600;
 const VERDICTS: usize = 4096;
 /// Most entries of statements that are kept at hand.
 const INDEXED: usize = 1 << 20;
-/// Most manifests that are read of one bundle.
-const MANIFESTS: usize = 256;
 /// Most artifacts in one question.
 const ASKED: usize = 10_000;
 /// Most parts of one pack.
@@ -274,10 +271,10 @@ impl Receiver {
             likelihood(statement.bundle(), &record.name, record.seq, record.created.as_unix())
         });
         let (mut shelf, mut roles) = (Shelf::default(), Roles::default());
-        self.read_roles(&statement, &mut roles).await;
+        roles.read_all(&*self.blobs, &statement).await;
         for record in records.iter().take(MAX_BUNDLES) {
             let held = self.statement(&record.name, &record.version).await?;
-            self.read_roles(&held, &mut roles).await;
+            roles.read_all(&*self.blobs, &held).await;
             shelf.add(&held, &roles);
         }
         let asked: BTreeSet<&Digest> = question.items.iter().collect();
@@ -496,19 +493,6 @@ impl Receiver {
         }
         kept.insert(record.digest, index.clone());
         Ok(index)
-    }
-
-    /// Reads the image manifests of a bundle. One that cannot be read says nothing.
-    async fn read_roles(&self, statement: &Statement, roles: &mut Roles) {
-        let manifests = statement
-            .items()
-            .iter()
-            .filter(|item| may_be_manifest(&item.name(), item.media_type.as_deref(), item.size));
-        for item in manifests.take(MANIFESTS) {
-            if let Ok(Some(bytes)) = self.blobs.read(&item.digest, item.size).await {
-                roles.read(&item.name(), &bytes);
-            }
-        }
     }
 }
 

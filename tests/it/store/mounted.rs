@@ -8,7 +8,7 @@ use std::process::Command;
 use bytes::Bytes;
 use distedge::blob::{BlobInfo, BlobStore, BlobStoreExt, FsBlobStore};
 use distedge::digest::Digest;
-use distedge::error::ErrorKind;
+use distedge::error::{ErrorKind, Result};
 use distedge::meta::{MetadataStore, MetadataStoreExt, RedbStore, Revision};
 use distedge::testing::block_on;
 
@@ -148,6 +148,20 @@ fn a_full_ext4_serves_what_is_there_and_heals() {
     }
 }
 
+/// Opens what was closed just now. A process that another test starts at this moment has its lock
+/// for the blink between fork and exec.
+fn again<T>(what: &str, open: impl Fn() -> Result<T>) -> T {
+    for _ in 0..100 {
+        match open() {
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            opened => return opened.unwrap_or_else(|error| panic!("{what}: {error}")),
+        }
+    }
+    open().unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
 /// Leaves so many blocks free.
 fn fill_and_heal(mount: &Mount, levels: impl Iterator<Item = u64>) {
     let data = mount.path().join("data");
@@ -167,9 +181,8 @@ fn fill_and_heal(mount: &Mount, levels: impl Iterator<Item = u64>) {
         // A store whose last commit failed writes nothing at its end, as if it were killed.
         assert!(records.is_read_only(), "{what}");
         drop((blobs, records));
-        let blobs = FsBlobStore::open(data.join("blobs")).unwrap_or_else(|error| panic!("{what}: {error}"));
-        let records =
-            RedbStore::open(data.join("meta.redb")).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let blobs = again(&what, || FsBlobStore::open(data.join("blobs")));
+        let records = again(&what, || RedbStore::open(data.join("meta.redb")));
         known.check(&blobs, &records, &what);
         known.fill_up(&blobs, &records, &what);
         if free % 20 == 0 {
