@@ -13,6 +13,7 @@ mod apply;
 mod check;
 mod choose;
 mod coarse;
+#[doc(hidden)]
 pub mod code;
 mod compose;
 mod deflate;

@@ -133,7 +133,7 @@ pub struct Plan {
     pub method: Method,
     /// The bases it needs.
     pub bases: Vec<Digest>,
-    /// What travels: [`apply`] makes the blob of it.
+    /// What travels: [`apply`](super::apply) makes the blob of it.
     pub artefact: Box<dyn Spool>,
     /// What the patch is made of, if one was made, chosen or not.
     pub account: Option<Account>,

@@ -3,16 +3,16 @@
 //! A release of a program moves most of its code and changes little of it, but whatever moves
 //! changes the fields that hold its address, all over the file. So both files are first read for
 //! *reference sites*: branch distances and addresses in instructions, relocations, symbols, unwind
-//! and jump tables ([`site`], [`elf`], [`x86`]). The aligner finds which bytes are like which while
-//! it looks at what the sites point to and not at what they say ([`align`], [`view`]). Both sides
-//! then know where everything went ([`map`]), and so what each site says after the move.
+//! and jump tables (`site`, `elf`, `x86`). The aligner finds which bytes are like which while
+//! it looks at what the sites point to and not at what they say (`align`, `view`). Both sides
+//! then know where everything went (`map`), and so what each site says after the move.
 //!
 //! What is left goes through a model that predicts each byte from the old one, the bytes before
-//! and the instruction it is in ([`model`]), and an arithmetic coder ([`coder`]). A site that is
+//! and the instruction it is in (`model`), and an arithmetic coder (`coder`). A site that is
 //! taken for something else, or not found, costs bytes of the patch and never the right result.
 //!
 //! The bytes of a patch: one for the version, one for the size of the model, then the coded
-//! numbers and bytes of all members as one stream ([`member`]). All of it is integer arithmetic.
+//! numbers and bytes of all members as one stream (`member`). All of it is integer arithmetic.
 
 mod align;
 mod coder;
