@@ -411,10 +411,10 @@ impl Run<'_> {
         ranked.sort_by_key(|(_, one)| {
             likelihood(statement.bundle(), &one.name, one.seq, one.created.as_unix())
         });
-        bases.roles.read_all(&*self.blobs, &statement).await;
+        bases.roles.read_all(self.blobs, statement).await;
         for (offer, _) in ranked.into_iter().take(MAX_BUNDLES) {
             let held = self.known(offer)?;
-            bases.roles.read_all(&*self.blobs, &held).await;
+            bases.roles.read_all(self.blobs, &held).await;
             bases.shelf.add(&held, &bases.roles);
         }
         let foreign = at_edge.iter().any(|one| {
