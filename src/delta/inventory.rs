@@ -82,10 +82,8 @@ impl Inventory {
     /// [`ErrorKind::TooLarge`] for a blob of too many parts.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut plain = Vec::new();
-        let Limits { plain: most, depth, streams, parts, ratio, memory } = self.limits;
-        for value in [most, depth.into(), streams.into(), parts.into(), ratio.into(), memory, self.size] {
-            put(&mut plain, value);
-        }
+        self.limits.write(&mut plain);
+        put(&mut plain, self.size);
         for length in [self.leaves.len(), self.places.len(), self.shape.len()] {
             put(&mut plain, length as u64);
         }
@@ -143,14 +141,7 @@ impl Inventory {
         let length = outer.number_up_to(MOST_PLAIN)?;
         let plain = lz::decompress(&[], outer.rest(), length as usize)?;
         let mut fields = Fields::new(&plain, WHAT);
-        let limits = Limits {
-            plain: fields.number()?,
-            depth: fields.number_up_to(u8::MAX.into())? as u8,
-            streams: fields.number_up_to(u32::MAX.into())? as u32,
-            parts: fields.number_up_to(u32::MAX.into())? as u32,
-            ratio: fields.number_up_to(u32::MAX.into())? as u32,
-            memory: fields.number()?,
-        };
+        let limits = Limits::parse(&mut fields)?;
         // Positions are told as signed numbers in patches.
         let size = fields.number_up_to(i64::MAX.cast_unsigned())?;
         // Each of them has a digest further on.

@@ -130,10 +130,7 @@ fn digest(fields: &mut Fields<'_>) -> Result<Digest> {
 
 impl Details {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        let Limits { plain, depth, streams, parts, ratio, memory } = self.limits;
-        for value in [plain, depth.into(), streams.into(), parts.into(), ratio.into(), memory] {
-            put(out, value);
-        }
+        self.limits.write(out);
         put(out, self.splits.len() as u64);
         let mut before = (0, 0);
         for &(base, stream) in &self.splits {
@@ -147,14 +144,7 @@ impl Details {
     }
 
     fn parse(fields: &mut Fields<'_>, bases: usize) -> Result<Details> {
-        let limits = Limits {
-            plain: fields.number()?,
-            depth: fields.number_up_to(u8::MAX.into())? as u8,
-            streams: fields.number_up_to(u32::MAX.into())? as u32,
-            parts: fields.number_up_to(u32::MAX.into())? as u32,
-            ratio: fields.number_up_to(u32::MAX.into())? as u32,
-            memory: fields.number()?,
-        };
+        let limits = Limits::parse(fields)?;
         let mut splits = Vec::new();
         let (mut base, mut stream) = (0_usize, 0_usize);
         for _ in 0..fields.number_up_to(fields.rest().len() as u64)? {

@@ -21,6 +21,9 @@ pub(crate) use image::{Image, Kind, Leaf};
 pub(crate) use recipe::{Encoding, Recipe};
 pub(crate) use scan::open;
 
+use crate::delta::wire::{Fields, put};
+use crate::error::Result;
+
 /// How far a blob is opened. Both sides of a transfer must use the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -36,6 +39,31 @@ pub struct Limits {
     pub ratio: u32,
     /// Memory of a single decoder or encoder, and of all encoders that run at a time.
     pub memory: u64,
+}
+
+impl Limits {
+    /// Appends the limits, as patches and inventories tell them.
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        let Limits { plain, depth, streams, parts, ratio, memory } = self;
+        for value in [plain, depth.into(), streams.into(), parts.into(), ratio.into(), memory] {
+            put(out, value);
+        }
+    }
+
+    /// Takes what [`write`](Limits::write) appended.
+    ///
+    /// # Errors
+    /// [`Corrupted`](crate::error::ErrorKind::Corrupted) for what no limits are.
+    pub(crate) fn parse(fields: &mut Fields<'_>) -> Result<Limits> {
+        Ok(Limits {
+            plain: fields.number()?,
+            depth: fields.number_up_to(u8::MAX.into())? as u8,
+            streams: fields.number_up_to(u32::MAX.into())? as u32,
+            parts: fields.number_up_to(u32::MAX.into())? as u32,
+            ratio: fields.number_up_to(u32::MAX.into())? as u32,
+            memory: fields.number()?,
+        })
+    }
 }
 
 impl Default for Limits {
