@@ -16,6 +16,8 @@ pub mod error;
 pub mod key;
 pub mod meta;
 pub mod name;
+pub mod pattern;
+pub mod place;
 pub mod policy;
 pub mod range;
 pub mod registry;
@@ -26,3 +28,4 @@ pub mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;
+pub mod window;

@@ -116,6 +116,10 @@ name!(
     ArtifactPath, "artifact path", check_path
 );
 
+/// A bundle that holds an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Holder(pub BundleName, pub Version);
+
 /// First segments of a request target that never name a repository.
 pub const RESERVED: &[&str] = &[
     "api",

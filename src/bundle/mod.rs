@@ -17,7 +17,7 @@ mod statement_wire;
 mod trust;
 mod verify;
 
-pub use self::constraint::{Constraints, Country, EdgePattern, List, Network};
+pub use self::constraint::{Constraints, EdgePattern, List};
 pub use self::dsse::{Envelope, Signature, pae};
 pub use self::export::{detached_signature, pae_file, raw_signature, sigstore_bundle};
 pub use self::receipt::{RECEIPT_PAYLOAD, Receipt, merkle_root};
@@ -28,3 +28,4 @@ pub use self::statement::{
 };
 pub use self::trust::{Anchor, Assignment, EdgeEntry, TRUST_PAYLOAD, TrustDocument, Withdrawal};
 pub use self::verify::{VerifiedBundle, admit, verify};
+pub use crate::place::{Country, Network};

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::constraint::Country;
 use crate::bundle::dsse::Envelope;
 use crate::bundle::statement::check_text;
 use crate::bundle::{json, limits};
@@ -16,6 +15,7 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{KeySet, Signer};
 use crate::name::{BundleName, NodeName, Tenant, Version};
+use crate::place::Country;
 
 /// The payload type of an envelope around a trust document.
 pub const TRUST_PAYLOAD: &str = "application/vnd.distedge.trust+json";

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::record::{
-    AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder,
-};
+use super::record::{AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord};
 use super::{Catalog, RepositoryRecord, decode, encode};
 use crate::blocking::after_step;
 use crate::bundle::{BundleRef, Constraints, Envelope, Item, Statement, VerifiedBundle};
@@ -14,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Batch, Expectation, Revision};
-use crate::name::{ArtifactPath, BundleName, RepositoryName, Version};
+use crate::name::{ArtifactPath, BundleName, Holder, RepositoryName, Version};
 
 /// Why a bundle's artifacts leave the shelves.
 enum Retraction {

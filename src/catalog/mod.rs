@@ -22,10 +22,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{Batch, Entry, Expectation, MetadataStore, MetadataStoreExt as _, Revision, prefix_end};
 use crate::name::{ArtifactPath, BundleName, RepositoryName, Tenant, Version};
 
+pub use crate::name::Holder;
 pub(crate) use activate::unknown;
 pub use record::{
-    AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, Holder, ListEntry,
-    Listing, RepositoryRecord, TokenRecord,
+    AliasRecord, ArtifactRecord, BundleRecord, BundleState, EventRecord, GoneRecord, ListEntry, Listing,
+    RepositoryRecord, TokenRecord,
 };
 
 /// How often a batch that lost a race is tried again.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::bundle::Constraints;
 use crate::clock::Timestamp;
 use crate::digest::{Checksums, Digest};
-use crate::name::{ArtifactPath, BundleName, RepositoryName, Version};
+use crate::name::{ArtifactPath, BundleName, Holder, RepositoryName, Version};
 
 /// A repository.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,10 +94,6 @@ pub struct GoneRecord {
     /// Whether it is for legal reasons (RFC 7725).
     pub legal: bool,
 }
-
-/// A bundle that holds an artifact.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Holder(pub BundleName, pub Version);
 
 /// An artifact: one path of one repository. Field names are short because there are millions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,10 +28,11 @@ mod slots;
 #[cfg(feature = "delta")]
 mod unpack;
 
+pub use crate::window::Window;
 pub use garbage::{GarbageReport, ScrubReport};
 #[cfg(feature = "delta")]
 pub use inbox::{Inbox, PartWriter, Position};
-pub use link::{Link, Window};
+pub use link::Link;
 #[cfg(feature = "delta")]
 pub use medium::FileScratch;
 pub use message::{

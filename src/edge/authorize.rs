@@ -10,7 +10,7 @@ use tracing::debug;
 use super::content::{self, Representation};
 use super::integrity::Verifier;
 use super::{Body, Problem};
-use crate::access::{AccessRequest, Action, Decision, Principal, Resource};
+use crate::access::{AccessRequest, Action, Decision, Principal, Refusal, Resource};
 use crate::clock::Timestamp;
 use crate::name::Tenant;
 use crate::policy::PolicySet;
@@ -44,14 +44,14 @@ pub fn authorize(
     asker: &Asker,
     action: Action,
     resource: Resource<'_>,
-) -> Result<Authorized, String> {
+) -> Result<Authorized, Refusal> {
     let request = AccessRequest::new(&asker.tenant, &asker.principal, action, resource, asker.now)
         .with_client(asker.client);
     match policies.decide(&request) {
-        Decision::Permit => Ok(Authorized { action }),
-        Decision::Forbid(reason) => {
-            debug!(principal = %asker.principal, action = action.as_str(), ?resource, reason, "refused");
-            Err(reason)
+        Decision::Permit | Decision::Steer(_) => Ok(Authorized { action }),
+        Decision::Forbid(refusal) => {
+            debug!(principal = %asker.principal, action = action.as_str(), ?resource, %refusal, "refused");
+            Err(refusal)
         }
     }
 }

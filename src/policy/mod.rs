@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::access::{AccessRequest, Action, Decision, Principal, Resource};
+use crate::access::{AccessRequest, Action, Decision, Principal, Refusal, RefusalKind, Resource, Steering};
 
 /// What one policy says of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +12,9 @@ pub enum Effect {
     /// It may be done, unless another policy forbids it.
     Permit,
     /// It may not be done, whatever others say.
-    Forbid(String),
+    Forbid(Refusal),
+    /// It may be done on something else.
+    Steer(Steering),
     /// Nothing to say.
     Abstain,
 }
@@ -39,7 +41,8 @@ impl<P: Policy + ?Sized> Policy for Box<P> {
     }
 }
 
-/// Several policies that judge together: forbid overrides permit; nobody permits: deny.
+/// Several policies that judge together: forbid overrides permit; nobody permits: deny. The first
+/// that steers decides where a permitted request goes.
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet(Vec<Arc<dyn Policy>>);
 
@@ -51,19 +54,27 @@ impl PolicySet {
 
     /// The decision on `request`.
     pub fn decide(&self, request: &AccessRequest<'_>) -> Decision {
-        let mut permitted = false;
+        let (mut permitted, mut steered) = (false, None);
         for policy in &self.0 {
             match policy.evaluate(request) {
-                Effect::Forbid(reason) => return Decision::Forbid(reason),
+                Effect::Forbid(refusal) => return Decision::Forbid(refusal),
                 Effect::Permit => permitted = true,
+                Effect::Steer(steering) => steered = steered.or(Some(steering)),
                 Effect::Abstain => {}
             }
         }
-        if permitted {
-            return Decision::Permit;
+        match (permitted, steered) {
+            (true, Some(steering)) => Decision::Steer(steering),
+            (true, None) => Decision::Permit,
+            (false, _) => Decision::Forbid(ungranted(request)),
         }
-        Decision::Forbid(format!("nothing permits {} to {}", request.principal, request.action.as_str()))
     }
+}
+
+#[cold]
+fn ungranted(request: &AccessRequest<'_>) -> Refusal {
+    let reason = format!("nothing permits {} to {}", request.principal, request.action.as_str());
+    Refusal::new(RefusalKind::Right, "no-grant", reason)
 }
 
 /// Anyone may read and list public repositories.
@@ -87,7 +98,7 @@ impl Policy for TokenHolders {
     fn evaluate(&self, request: &AccessRequest<'_>) -> Effect {
         match request.principal {
             Principal::Token { .. } => Effect::Permit,
-            Principal::Anonymous => Effect::Abstain,
+            _ => Effect::Abstain,
         }
     }
 }
@@ -103,7 +114,7 @@ mod tests {
 
     impl Policy for Never {
         fn evaluate(&self, _: &AccessRequest<'_>) -> Effect {
-            Effect::Forbid("closed".into())
+            Effect::Forbid(Refusal::new(RefusalKind::Restriction, "never", "closed"))
         }
     }
 
@@ -123,7 +134,9 @@ mod tests {
             assert!(matches!(ask(&set, &anonymous, action, public), Decision::Forbid(_)), "{action:?}");
         }
         let closed = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(Never)]);
-        assert_eq!(ask(&closed, &anonymous, Action::Read, true), Decision::Forbid("closed".into()));
+        assert!(
+            matches!(ask(&closed, &anonymous, Action::Read, true), Decision::Forbid(refusal) if refusal.reason == "closed")
+        );
         assert!(matches!(ask(&PolicySet::default(), &holder, Action::Read, true), Decision::Forbid(_)));
     }
 }

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Source;
 use super::check::check_label;
-use super::pattern::Pattern;
 use super::record::{ATTEMPTS, decode, encode, key, lost_race, prefix};
 use super::release::bundle_key;
 use crate::bundle::{Country, EdgeEntry, Statement};
@@ -17,6 +16,7 @@ use crate::distribute::{Link, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::Batch;
 use crate::name::{BundleName, NodeName, Version};
+use crate::pattern::Pattern;
 use crate::secret::Secret;
 
 /// The least rate of a link, in bytes in a second.

@@ -19,7 +19,6 @@ mod dial;
 mod edges;
 mod file;
 mod keys;
-mod pattern;
 mod query;
 mod record;
 mod release;
@@ -46,7 +45,6 @@ pub use self::converge::{
 pub use self::dial::HttpDial;
 pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
 pub use self::keys::{NewKey, Ring, Role};
-pub use self::pattern::{MAX_PATTERN, Pattern};
 pub use self::query::{MAX_DEPTH, MAX_QUERY, Query};
 pub use self::selection::Selection;
 pub use self::state::{
@@ -55,6 +53,7 @@ pub use self::state::{
 };
 pub use self::trust::{TRUST_DAYS, TrustRecord};
 pub use self::vault::{DirVault, MemoryVault, Vault};
+pub use crate::pattern::{MAX_PATTERN, Pattern};
 
 use self::record::{Records, encode, key};
 use crate::blob::BlobStore;

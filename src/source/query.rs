@@ -4,10 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::artifact::Artifact;
-use super::pattern::Pattern;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::pattern::Pattern;
 
 /// Longest query, in bytes.
 pub const MAX_QUERY: usize = 16 * 1024;

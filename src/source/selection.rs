@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::artifact::Artifact;
-use super::pattern::Pattern;
 use super::query::Query;
+use crate::pattern::Pattern;
 
 /// A choice of artifacts. All that is given must hold: one of the patterns, every label, and
 /// the query. A selection that asks nothing selects nothing.

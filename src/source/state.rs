@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::Selection;
-use super::pattern::Pattern;
 use crate::bundle::Constraints;
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::name::{ArtifactPath, BundleName, RepositoryName, Version};
+use crate::pattern::Pattern;
 
 /// A name that a bundle gives one of its artifacts, like a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]

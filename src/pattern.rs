@@ -22,7 +22,7 @@ pub const MAX_PATTERN: usize = 2048;
 /// whatever the pattern.
 ///
 /// ```
-/// use distedge::source::Pattern;
+/// use distedge::pattern::Pattern;
 ///
 /// let pattern: Pattern = "generic-local/app/**/*.tar.gz".parse()?;
 /// assert!(pattern.matches("generic-local/app/1.0/linux/app.tar.gz"));
