@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod access;
+pub mod audit;
 pub mod auth;
 pub mod blob;
 mod blocking;
@@ -13,6 +14,7 @@ pub mod digest;
 pub mod distribute;
 pub mod edge;
 pub mod error;
+pub mod govern;
 pub mod key;
 pub mod meta;
 pub mod name;

@@ -1,0 +1,76 @@
+//! What happened, and who did it: the [`AuditSink`] port.
+
+mod event;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+
+pub use event::{Event, kind};
+
+/// Takes the events of one tenant.
+///
+/// # Contract
+/// - **Order**: events get into the log in the order in which they were taken.
+/// - **Durable before the answer**: when [`record_durable`](AuditSink::record_durable) returns `Ok`,
+///   a power cut does not lose the event; nor any that was taken before it.
+/// - **Soon durable**: what [`record`](AuditSink::record) takes outlives the process at once and a
+///   power cut within 200 ms. It neither waits nor blocks.
+/// - **A full log says so**: what could not be taken is an error (`NoSpace`, `Unavailable`), and
+///   whoever asked decides whether the thing may happen without a trace.
+#[async_trait]
+pub trait AuditSink: fmt::Debug + Send + Sync + 'static {
+    /// Takes an event.
+    fn record(&self, event: Event) -> Result<()>;
+
+    /// Takes an event and waits until it is durable.
+    async fn record_durable(&self, event: Event) -> Result<()>;
+}
+
+#[async_trait]
+impl<S: AuditSink + ?Sized> AuditSink for Arc<S> {
+    fn record(&self, event: Event) -> Result<()> {
+        (**self).record(event)
+    }
+
+    async fn record_durable(&self, event: Event) -> Result<()> {
+        (**self).record_durable(event).await
+    }
+}
+
+#[async_trait]
+impl<S: AuditSink + ?Sized> AuditSink for Box<S> {
+    fn record(&self, event: Event) -> Result<()> {
+        (**self).record(event)
+    }
+
+    async fn record_durable(&self, event: Event) -> Result<()> {
+        (**self).record_durable(event).await
+    }
+}
+
+/// Keeps events in memory, for tests and for services that have another log.
+#[derive(Debug, Default)]
+pub struct MemoryAudit(Mutex<Vec<Event>>);
+
+impl MemoryAudit {
+    /// What was recorded so far, first to last.
+    pub fn events(&self) -> Vec<Event> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[async_trait]
+impl AuditSink for MemoryAudit {
+    fn record(&self, event: Event) -> Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        Ok(())
+    }
+
+    async fn record_durable(&self, event: Event) -> Result<()> {
+        self.record(event)
+    }
+}

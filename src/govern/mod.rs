@@ -1,0 +1,8 @@
+//! What governs a node: tokens, policies, pairings and signed URLs, as live snapshots over records.
+//!
+//! Each keeps its records in a metadata store and answers requests from memory. Both services, the
+//! edge and the source, use them.
+
+mod record;
+
+pub(crate) use record::Records;
