@@ -15,6 +15,7 @@ pub mod distribute;
 pub mod edge;
 pub mod error;
 pub mod govern;
+mod json;
 pub mod key;
 pub mod meta;
 pub mod name;
@@ -29,5 +30,6 @@ pub mod server;
 pub mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod token;
 pub mod transport;
 pub mod window;
