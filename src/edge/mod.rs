@@ -17,18 +17,20 @@ pub mod metric;
 mod open;
 pub mod problem;
 mod service;
+mod tenancy;
 
 use std::net::SocketAddr;
 
 use http::{Request, Response};
 
-pub use body::{Body, Delivered};
+pub use body::{Body, Delivered, GUARD_INTERVAL, Guard};
 pub use gate::{Admitted, Gate};
 pub use governance::{AuditFull, Governance};
 #[cfg(feature = "redb")]
 pub use open::{EdgeOptions, Opened, new_token, open};
 pub use problem::Problem;
 pub use service::Edge;
+pub use tenancy::{Tenancy, Tenants};
 
 /// Answers requests. [`Edge`] is one; `server::Server` serves any.
 ///

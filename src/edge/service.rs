@@ -11,10 +11,11 @@ use tracing::{error, info};
 
 use super::authorize::{Asker, Authorized, authorize};
 use super::budget::Budget;
-use super::content::{Cache, Representation};
+use super::content::{Cache, Representation, select};
 use super::integrity::Verifier;
 use super::metric::Metrics;
 use super::problem::{Problem, Shape};
+use super::tenancy::mount;
 use super::{Admitted, Body, Gate, Governance, Handler, control, listing, media};
 use crate::access::{Action, Principal, Refusal, Resource};
 use crate::audit::kind;
@@ -214,7 +215,7 @@ impl Edge {
         if route.folder {
             return listing::respond(self, parts, admitted, &route.repository, route.path.as_ref()).await;
         }
-        let Some(path) = &route.path else { return Ok(with_slash(admitted)) };
+        let Some(path) = &route.path else { return Ok(with_slash(parts, admitted)) };
         match catalog.resolve(&route.repository, path).await? {
             Some(Resolved::Artifact(artifact)) => {
                 self.deliver(parts, asker, &authorized, &artifact, path, public).await
@@ -225,7 +226,7 @@ impl Edge {
             Some(Resolved::Gone(gone)) => Err(withdrawn(&gone)),
             None => {
                 let below = catalog.list(&route.repository, Some(path), None, 1).await?;
-                if below.entries.is_empty() { Err(nothing()) } else { Ok(with_slash(admitted)) }
+                if below.entries.is_empty() { Err(nothing()) } else { Ok(with_slash(parts, admitted)) }
             }
         }
     }
@@ -244,7 +245,9 @@ impl Edge {
         // What depends on the address of who asks is not for caches that others share.
         let representation = representation(artifact, path, public && !artifact.constrained);
         let inner = &self.inner;
-        let result = authorized.respond(parts, &representation, &inner.verifier).await;
+        let result = authorized
+            .respond(&select(parts, &representation, false)?, &representation, &inner.verifier)
+            .await;
         self.record_damage().await;
         let mut response = result?;
         if parts.method == Method::GET && response.status().is_success() {
@@ -435,11 +438,11 @@ pub(super) fn allowed(methods: &'static str) -> Response<Body> {
     response
 }
 
-fn with_slash(admitted: &Admitted) -> Response<Body> {
+fn with_slash(parts: &Parts, admitted: &Admitted) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
     // Made of the parsed path, percent-encoded anew: nothing of the request is echoed.
-    if let Ok(location) = HeaderValue::from_str(&format!("{}/", admitted.target.to_path())) {
+    if let Ok(location) = HeaderValue::from_str(&format!("{}{}/", mount(parts), admitted.target.to_path())) {
         response.headers_mut().insert(LOCATION, location);
     }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
