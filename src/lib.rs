@@ -15,6 +15,7 @@ pub mod digest;
 pub mod distribute;
 pub mod edge;
 pub mod error;
+pub mod geo;
 pub mod govern;
 pub mod key;
 pub mod meta;
