@@ -7,6 +7,7 @@ pub mod conditional;
 pub mod content;
 mod control;
 mod document;
+mod download;
 pub mod gate;
 mod governance;
 pub mod integrity;
@@ -16,6 +17,7 @@ pub mod metric;
 #[cfg(feature = "redb")]
 mod open;
 pub mod problem;
+mod sampler;
 mod service;
 mod tenancy;
 
