@@ -16,6 +16,7 @@ pub mod edge;
 pub mod error;
 pub mod geo;
 pub mod govern;
+mod json;
 pub mod key;
 pub mod meta;
 pub mod name;

@@ -8,7 +8,6 @@
 mod constraint;
 mod dsse;
 mod export;
-mod json;
 pub mod limits;
 mod receipt;
 mod sbom;
@@ -28,4 +27,5 @@ pub use self::statement::{
 };
 pub use self::trust::{Anchor, Assignment, EdgeEntry, TRUST_PAYLOAD, TrustDocument, Withdrawal};
 pub use self::verify::{VerifiedBundle, admit, verify};
+use crate::json;
 pub use crate::place::{Country, Network};
