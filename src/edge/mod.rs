@@ -8,6 +8,7 @@ pub mod content;
 mod control;
 mod document;
 pub mod gate;
+mod governance;
 pub mod integrity;
 mod listing;
 mod media;
@@ -23,6 +24,7 @@ use http::{Request, Response};
 
 pub use body::{Body, Delivered};
 pub use gate::{Admitted, Gate};
+pub use governance::{AuditFull, Governance};
 #[cfg(feature = "redb")]
 pub use open::{EdgeOptions, Opened, new_token, open};
 pub use problem::Problem;

@@ -1,9 +1,10 @@
 //! The edge as one service: gate, who, what, may they, serve, tell.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::{ALLOW, CACHE_CONTROL, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use http::header::{ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, HeaderValue, LOCATION, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use tracing::{error, info};
@@ -14,8 +15,9 @@ use super::content::{Cache, Representation};
 use super::integrity::Verifier;
 use super::metric::Metrics;
 use super::problem::{Problem, Shape};
-use super::{Admitted, Body, Gate, Handler, control, listing, media};
-use crate::access::{Action, Principal, Resource};
+use super::{Admitted, Body, Gate, Governance, Handler, control, listing, media};
+use crate::access::{Action, Principal, Refusal, Resource};
+use crate::audit::kind;
 use crate::auth::Authenticator;
 use crate::catalog::{ArtifactRecord, EventRecord, GoneRecord, Holder, Resolved};
 use crate::digest::Digest;
@@ -47,6 +49,8 @@ struct Inner {
     damage: Arc<Mutex<Vec<(Digest, String)>>>,
     outgoing: Budget,
     incoming: Budget,
+    governance: Governance,
+    requests: AtomicU64,
 }
 
 impl Edge {
@@ -67,6 +71,7 @@ impl Edge {
         });
         let verifier = Arc::new(verifier);
         let (outgoing, incoming) = (Budget::new(OUTGOING), Budget::new(INCOMING));
+        let requests = first_request(&receiver);
         Edge {
             inner: Arc::new(Inner {
                 receiver,
@@ -78,8 +83,45 @@ impl Edge {
                 damage,
                 outgoing,
                 incoming,
+                governance: Governance::none(),
+                requests,
             }),
         }
+    }
+
+    /// The same edge, governed by `governance`. To be called before the edge is cloned: what was
+    /// cloned from it stays as it is.
+    #[must_use]
+    pub fn with_governance(self, governance: Governance) -> Edge {
+        let inner = &self.inner;
+        let requests = first_request(&inner.receiver);
+        Edge {
+            inner: Arc::new(Inner {
+                receiver: inner.receiver.clone(),
+                gate: inner.gate.clone(),
+                authenticator: inner.authenticator.clone(),
+                policies: inner.policies.clone(),
+                verifier: inner.verifier.clone(),
+                metrics: inner.metrics.clone(),
+                damage: inner.damage.clone(),
+                outgoing: inner.outgoing.clone(),
+                incoming: inner.incoming.clone(),
+                governance,
+                requests,
+            }),
+        }
+    }
+
+    /// What governs this edge.
+    pub fn governance(&self) -> &Governance {
+        &self.inner.governance
+    }
+
+    /// Has it recorded that a control request was refused.
+    pub(super) fn control_denied(&self, asker: &Asker, action: Action, refusal: &Refusal) {
+        let event = asker.event(kind::CONTROL_DENIED).about(action.as_str()).because(refusal.to_string());
+        // A refusal stands whether or not the log takes it.
+        let _ = self.inner.governance.audit.record(event);
     }
 
     /// What receives bundles for this edge.
@@ -129,7 +171,16 @@ impl Edge {
         let principal = self.inner.authenticator.authenticate(parts).await?.unwrap_or(Principal::Anonymous);
         let client = Some(peer.ip().to_canonical());
         let tenant = self.inner.receiver.catalog().tenant().clone();
-        Ok(Asker { tenant, principal, client, now: self.inner.receiver.now() })
+        let languages = parts.headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+        Ok(Asker {
+            tenant,
+            principal,
+            client,
+            country: None,
+            languages: languages.map(str::to_owned),
+            now: self.inner.receiver.now(),
+            request: self.inner.requests.fetch_add(1, Ordering::Relaxed),
+        })
     }
 
     /// Serves a path of a repository.
@@ -288,6 +339,11 @@ impl Edge {
             None => problem,
         }
     }
+}
+
+/// Numbers of requests go on rising over restarts, so that the log can join events by them.
+fn first_request(receiver: &Receiver) -> AtomicU64 {
+    AtomicU64::new(receiver.now().as_unix().unsigned_abs() << 20)
 }
 
 struct Answered {
