@@ -61,8 +61,9 @@ pub(crate) fn secret(file: &Path) -> Result<Secret> {
 
 /// A JSON document.
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes)
-        .map_err(|cause| Error::new(ErrorKind::Unsupported, format!("the edge's answer cannot be read: {cause}")))
+    serde_json::from_slice(bytes).map_err(|cause| {
+        Error::new(ErrorKind::Unsupported, format!("the edge's answer cannot be read: {cause}"))
+    })
 }
 
 /// The sentence of a problem document (RFC 9457), or of what clients of Artifactory expect.
@@ -78,5 +79,8 @@ fn refused(answer: &Answer) -> Error {
         status if status >= 500 => ErrorKind::Unavailable,
         _ => ErrorKind::Invalid,
     };
-    Error::new(kind, format!("the edge refuses ({}): {}", answer.status, detail.unwrap_or("it does not say why")))
+    Error::new(
+        kind,
+        format!("the edge refuses ({}): {}", answer.status, detail.unwrap_or("it does not say why")),
+    )
 }
