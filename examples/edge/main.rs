@@ -9,7 +9,9 @@
 mod airgap;
 mod config;
 mod maintenance;
+mod remote;
 mod section;
+mod tenant;
 mod token;
 
 use std::io::{self, IsTerminal as _, Write as _};

@@ -1,5 +1,6 @@
 //! Who is asking: the [`Authenticator`] port and its in-tree implementations.
 
+mod certificate;
 mod directory;
 
 use std::collections::HashMap;
@@ -17,6 +18,7 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
+pub use self::certificate::{CertificateAuthenticator, CertificateMark, CertificateRule, ClientCertificate};
 pub use self::directory::{
     DirectoryAuthenticator, PeerAuthenticator, PeerDirectory, TokenDirectory, signed_body,
 };
