@@ -144,6 +144,17 @@ impl Config {
         Ok(options)
     }
 
+    /// What the edge of another tenant has to know.
+    pub(crate) fn edge_of(&self, tenant: &TenantConfig) -> EdgeResult<EdgeOptions> {
+        let mut options = self.edge()?;
+        options.tenant = tenant.name.clone();
+        options.repositories = tenant.repositories.clone();
+        options.public = tenant.public;
+        // Which host is whose is told before.
+        options.hosts = None;
+        Ok(options)
+    }
+
     /// What its sockets have to know.
     pub(crate) fn server(&self) -> ServerConfig {
         let config = ServerConfig::new(self.listen).with_limits(self.limits.clone());
