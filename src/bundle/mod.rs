@@ -8,7 +8,7 @@
 mod constraint;
 mod dsse;
 mod export;
-mod json;
+pub(crate) mod json;
 pub mod limits;
 mod receipt;
 mod sbom;
