@@ -17,9 +17,11 @@ use crate::access::{AccessRequest, Action, Decision, Principal, Refusal, Refusal
 ///
 /// 1. [`rights`](CompiledPolicy::rights), before anything is looked up: a refusal reads as if
 ///    nothing was there;
-/// 2. [`steer`](CompiledPolicy::steer): the path to look up instead;
-/// 3. [`restrict`](CompiledPolicy::restrict), with the bundles that hold what was found.
+/// 2. [`steered`](CompiledPolicy::steered): the path to look up instead, to which there must be a
+///    right too;
+/// 3. [`restricted`](CompiledPolicy::restricted), with the bundles that hold what was found.
 ///
+/// They are also the three questions of the port [`Policy`].
 /// [`explain`](CompiledPolicy::explain) tells rule by rule how they come out.
 #[derive(Clone, Debug, Default)]
 pub struct CompiledPolicy {
@@ -100,14 +102,13 @@ impl CompiledPolicy {
     /// `Accept-Language` decides (RFC 4647 look-up); if none suits, that first one without
     /// languages is taken, and if there is none, what `otherwise` says.
     ///
-    /// The right to read the path that was asked for is the right to read what it is steered to.
-    /// Restrictions of both hold: those of the path that was asked for are judged here, apart from
-    /// those about bundles; [`restrict`](CompiledPolicy::restrict) judges what was found.
+    /// Restrictions of both paths hold: those of the path that was asked for are judged here, apart
+    /// from those about bundles; [`restricted`](CompiledPolicy::restricted) judges what was found.
     ///
     /// # Errors
     /// A refusal of the kind [`Restriction`](RefusalKind::Restriction) by the rule's or a
     /// restriction's name.
-    pub fn steer(&self, request: &AccessRequest<'_>) -> Result<Option<Steering>, Refusal> {
+    pub fn steered(&self, request: &AccessRequest<'_>) -> Result<Option<Steering>, Refusal> {
         let Inner { document, members, restrictions, steers, .. } = &*self.inner;
         let steering = steers.steer(document, request);
         if !matches!(steering, Ok(None)) {
@@ -117,24 +118,26 @@ impl CompiledPolicy {
     }
 
     /// Whether it may be done from where the client is, now. Looks also at the client's address and
-    /// country, at the time, and at the bundles that hold the artifact.
+    /// country, at the time, and at the bundles that hold the artifact. `Ok(true)` if restrictions
+    /// are about the request, and are met: the answer is not for others.
     ///
     /// # Errors
     /// A refusal of the kind [`Restriction`](RefusalKind::Restriction) by the name of the first
     /// restriction that is not met.
-    pub fn restrict(&self, request: &AccessRequest<'_>) -> Result<(), Refusal> {
+    pub fn restricted(&self, request: &AccessRequest<'_>) -> Result<bool, Refusal> {
         let Inner { document, members, restrictions, .. } = &*self.inner;
         restrictions.permit(document, members, request, false)
     }
 
-    /// All three steps. Where the answer is a steering, what it leads to still has to pass
-    /// [`restrict`](CompiledPolicy::restrict) with the bundles that hold it.
+    /// All steps. Where the answer is a steering, what it leads to still has to pass
+    /// [`restricted`](CompiledPolicy::restricted) with the bundles that hold it.
     pub fn decide(&self, request: &AccessRequest<'_>) -> Decision {
         let steps = || {
             self.rights(request)?;
-            let steering = self.steer(request)?;
-            if steering.is_none() {
-                self.restrict(request)?;
+            let steering = self.steered(request)?;
+            match &steering {
+                Some(steering) => self.rights(&elsewhere(request, steering))?,
+                None => self.restricted(request).map(drop)?,
             }
             Ok(steering)
         };
@@ -146,16 +149,41 @@ impl CompiledPolicy {
     }
 }
 
-/// Judges rights and restrictions; to steer takes a step of its own.
+/// Silent where no grant is found, so that other policies may give the right; what credentials are
+/// narrowed to, no other policy widens.
 impl Policy for CompiledPolicy {
     fn evaluate(&self, request: &AccessRequest<'_>) -> Effect {
-        match (self.rights(request), self.restrict(request)) {
-            (Err(refusal), _) if refusal.rule == SCOPE => Effect::Forbid(refusal),
-            (_, Err(refusal)) => Effect::Forbid(refusal),
-            (Err(_), Ok(())) => Effect::Abstain,
-            (Ok(()), Ok(())) => Effect::Permit,
+        match self.rights(request) {
+            Ok(()) => Effect::Permit,
+            Err(refusal) if refusal.rule == SCOPE => Effect::Forbid(refusal),
+            Err(_) => Effect::Abstain,
         }
     }
+
+    fn steer(&self, request: &AccessRequest<'_>) -> Effect {
+        match self.steered(request) {
+            Ok(Some(steering)) => Effect::Steer(steering),
+            Ok(None) => Effect::Abstain,
+            Err(refusal) => Effect::Forbid(refusal),
+        }
+    }
+
+    fn restrict(&self, request: &AccessRequest<'_>) -> Effect {
+        match self.restricted(request) {
+            Ok(true) => Effect::Permit,
+            Ok(false) => Effect::Abstain,
+            Err(refusal) => Effect::Forbid(refusal),
+        }
+    }
+}
+
+/// The same request for what it is steered to.
+pub(super) fn elsewhere<'a>(request: &AccessRequest<'a>, steering: &'a Steering) -> AccessRequest<'a> {
+    let mut request = request.clone();
+    if let Resource::Repository { path, .. } = &mut request.resource {
+        *path = Some(&steering.path);
+    }
+    request
 }
 
 /// The rule that credentials narrow what may be done.

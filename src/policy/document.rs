@@ -10,8 +10,8 @@ use super::read::{Reader, check_name, within};
 use super::steer::Template;
 use super::words::{Hours, Language, Net, Selector};
 use crate::access::{Action, ActionSet, Reach};
-use crate::bundle;
 use crate::error::{Error, Result};
+use crate::json;
 use crate::name::{BundleName, RepositoryName, Version};
 use crate::pattern::Pattern;
 use crate::place::Country;
@@ -144,7 +144,7 @@ pub struct Steer {
     pub to: Template,
     /// The bundle whose artifact it must be.
     pub bundle: BundleName,
-    /// Who gets what; see [`Steer::choose`](super::CompiledPolicy::steer) for the order.
+    /// Who gets what; see [`CompiledPolicy::steered`](super::CompiledPolicy::steered) for the order.
     pub choose: Vec<Choice>,
     /// What the others get.
     pub otherwise: Otherwise,
@@ -240,7 +240,7 @@ impl Document {
                 bytes.len()
             )));
         }
-        Document::from_value(&bundle::json::parse("the policy", bytes)?)
+        Document::from_value(&json::parse("the policy", bytes)?)
     }
 
     /// Reads a document from a value that was read from JSON or TOML.

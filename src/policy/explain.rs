@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::compiled::{CompiledPolicy, Inner, SCOPE, is_public};
+use super::compiled::{CompiledPolicy, Inner, SCOPE, elsewhere, is_public};
 use super::document::{Grant, Steer};
 use super::grant::peer_may;
 use crate::access::{AccessRequest, Decision, Principal, Refusal, RefusalKind, Steering};
@@ -207,7 +207,11 @@ impl Chain {
         let steering = self.steer(policy, request);
         let asked = !matches!(steering, Ok(None));
         self.restrict(policy, request, asked)?;
-        Ok((rule, reason, steering?))
+        let steering = steering?;
+        if let Some(steering) = &steering {
+            self.rights(policy, &elsewhere(request, steering))?;
+        }
+        Ok((rule, reason, steering))
     }
 
     fn rights(&mut self, policy: &Inner, request: &AccessRequest<'_>) -> Result<(String, String), Refusal> {

@@ -115,12 +115,12 @@ impl<T: Copy> ReachIndex<T> {
                     || name.is_some_and(|name| {
                         self.bundles
                             .iter()
-                            .any(|(pattern, item)| wanted(*item) && pattern.matches(name.as_str()))
+                            .any(|(pattern, item)| pattern.matches(name.as_str()) && wanted(*item))
                     })
             }
             Resource::Repository { name, path, .. } => {
                 let some = |items: &[(Pattern, T)]| {
-                    items.iter().any(|(pattern, item)| wanted(*item) && reaches(pattern, name, path))
+                    items.iter().any(|(pattern, item)| reaches(pattern, name, path) && wanted(*item))
                 };
                 if some(&self.anywhere) {
                     return true;

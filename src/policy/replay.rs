@@ -207,6 +207,6 @@ fn judge(
         Principal::Link(_) => Ok(()),
         _ => policy.rights(&request),
     };
-    let judged = rights.and_then(|()| policy.restrict(&request));
+    let judged = rights.and_then(|()| policy.restricted(&request));
     Some(judged.map_err(|refusal| (refusal.rule, refusal.reason)))
 }

@@ -1,5 +1,7 @@
 //! Restrictions: from where and when what is granted may be done.
 
+use std::cell::Cell;
+
 use super::document::{Document, Restriction, Sides};
 use super::grant::Members;
 use super::index::ReachIndex;
@@ -55,23 +57,29 @@ impl Restrictions {
         restrictions
     }
 
-    /// Whether every restriction about the request permits it. With `asked`, the request is for a
-    /// path that will be steered to another: bundles are not looked at, because the path has none.
+    /// Whether every restriction about the request permits it: `Ok(true)` if there is one, and it
+    /// does. With `asked`, the request is for a path that will be steered to another: bundles are
+    /// not looked at, because the path has none.
     pub(super) fn permit(
         &self,
         document: &Document,
         members: &Members,
         request: &AccessRequest<'_>,
         asked: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
+        if self.rules.is_empty() || is_exempt(request) {
+            return Ok(false);
+        }
+        let applied = Cell::new(false);
         let breached = |at: usize| {
-            self.rules[at].actions.contains(request.action)
+            let concerned = self.rules[at].actions.contains(request.action)
                 && document.restrictions[at].concerns(members, request)
-                && !(asked && document.restrictions[at].is_about_bundles())
-                && self.breach(document, at, request).is_some()
+                && !(asked && document.restrictions[at].is_about_bundles());
+            applied.set(applied.get() || concerned);
+            concerned && self.breach(document, at, request).is_some()
         };
-        if self.rules.is_empty() || is_exempt(request) || !self.index.any(request.resource, breached) {
-            return Ok(());
+        if !self.index.any(request.resource, breached) {
+            return Ok(applied.get());
         }
         Err(self.refuse(document, members, request, asked))
     }
