@@ -3,6 +3,8 @@
 //! Each keeps its records in a metadata store and answers requests from memory. Both services, the
 //! edge and the source, use them.
 
+mod policies;
 mod record;
 
+pub use policies::{InForce, KEPT, Policies, PolicyVersion};
 pub(crate) use record::Records;
