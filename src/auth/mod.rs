@@ -1,6 +1,14 @@
 //! Who is asking: the [`Authenticator`] port and its in-tree implementations.
 
 mod certificate;
+#[cfg(feature = "oidc")]
+mod jwk;
+#[cfg(feature = "oidc")]
+mod jwks;
+#[cfg(feature = "oidc")]
+mod jwt;
+#[cfg(feature = "oidc")]
+mod oidc;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,6 +26,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
 pub use self::certificate::{CertificateAuthenticator, CertificateMark, CertificateRule, ClientCertificate};
+#[cfg(feature = "oidc")]
+pub use self::jwks::{Jwks, JwksFile, JwksLimits, JwksSource, JwksState};
+#[cfg(feature = "oidc")]
+pub use self::oidc::{ClaimPath, ClaimValue, Issuer, MAX_LEEWAY, OidcAuthenticator};
 
 /// Longest credential that is looked at, in bytes.
 const MAX_CREDENTIAL: usize = 4096;
@@ -131,7 +143,7 @@ impl TokenAuthenticator {
 #[async_trait]
 impl Authenticator for TokenAuthenticator {
     async fn authenticate(&self, parts: &Parts) -> Result<Option<Principal>> {
-        let Some(token) = presented(&parts.headers)? else { return Ok(None) };
+        let Some(token) = presented(&parts.headers, MAX_CREDENTIAL)? else { return Ok(None) };
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         match known.get(&token.fingerprint()) {
             Some(name) => Ok(Some(Principal::Token { name: name.clone() })),
@@ -146,14 +158,14 @@ impl Authenticator for TokenAuthenticator {
     }
 }
 
-/// The token a request presents, if it presents one.
-fn presented(headers: &HeaderMap) -> Result<Option<Secret>> {
+/// The token a request presents in credentials of at most `limit` bytes, if it presents one.
+fn presented(headers: &HeaderMap, limit: usize) -> Result<Option<Secret>> {
     let mut found = None;
     for value in headers.get_all(AUTHORIZATION) {
-        keep(&mut found, authorization(value)?)?;
+        keep(&mut found, authorization(bounded(value, limit)?)?)?;
     }
     for value in headers.get_all("x-jfrog-art-api") {
-        keep(&mut found, Secret::new(bounded(value)?.as_bytes()))?;
+        keep(&mut found, Secret::new(bounded(value, limit)?.as_bytes()))?;
     }
     Ok(found)
 }
@@ -165,15 +177,15 @@ fn keep(found: &mut Option<Secret>, secret: Secret) -> Result<()> {
     }
 }
 
-fn bounded(value: &HeaderValue) -> Result<&HeaderValue> {
-    if value.len() > MAX_CREDENTIAL {
-        return Err(Error::invalid(format!("the credentials have more than {MAX_CREDENTIAL} bytes")));
+fn bounded(value: &HeaderValue, limit: usize) -> Result<&HeaderValue> {
+    if value.len() > limit {
+        return Err(Error::invalid(format!("the credentials have more than {limit} bytes")));
     }
     Ok(value)
 }
 
 fn authorization(value: &HeaderValue) -> Result<Secret> {
-    let text = bounded(value)?.to_str().map_err(|_| unreadable())?;
+    let text = value.to_str().map_err(|_| unreadable())?;
     let (scheme, rest) = text.split_once(' ').ok_or_else(unreadable)?;
     let rest = rest.trim_matches(' ');
     // RFC 9110 section 11.1: the scheme is a case-insensitive token.
