@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod access;
+pub mod address;
 pub mod audit;
 pub mod auth;
 pub mod blob;
@@ -31,5 +32,6 @@ pub mod server;
 pub mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod token;
 pub mod transport;
 pub mod window;
