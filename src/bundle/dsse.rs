@@ -7,9 +7,10 @@ use base64::engine::general_purpose::{GeneralPurpose, STANDARD, STANDARD_NO_PAD,
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::bundle::{json, limits};
+use crate::bundle::limits;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::json;
 use crate::key::{KeySet, Signer, TrustedKey};
 
 /// A payload with its signatures.

@@ -8,7 +8,6 @@
 mod constraint;
 mod dsse;
 mod export;
-mod json;
 pub mod limits;
 mod receipt;
 mod sbom;

@@ -13,7 +13,7 @@ use distedge::digest::{Checksums, Digest};
 use distedge::key::{Algorithm, KeySet, Signer, SigningKey, TrustedKey};
 
 #[path = "../../fuzz/src/lib.rs"]
-mod oracle;
+pub mod oracle;
 
 const NOW: Timestamp = Timestamp::from_unix(1_795_323_600);
 
