@@ -17,11 +17,11 @@ use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqA
 use crate::error::{Error, Result};
 
 /// Deepest nesting of JSON arrays and objects.
-pub const DEPTH: usize = 32;
+pub(crate) const DEPTH: usize = 32;
 /// Most members of one JSON object.
-pub const MEMBERS: usize = 1_024;
+pub(crate) const MEMBERS: usize = 1_024;
 /// Largest integer: 2^53 - 1, which every JSON reader holds exactly.
-pub const INTEGER: u64 = (1 << 53) - 1;
+pub(crate) const INTEGER: u64 = (1 << 53) - 1;
 
 /// Up to so many names of one object are compared one by one.
 const FEW: usize = 16;

@@ -1,5 +1,7 @@
 //! Who is asking: the [`Authenticator`] port and its in-tree implementations.
 
+mod certificate;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,6 +16,8 @@ use crate::access::Principal;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
+
+pub use self::certificate::{CertificateAuthenticator, CertificateMark, CertificateRule, ClientCertificate};
 
 /// Longest credential that is looked at, in bytes.
 const MAX_CREDENTIAL: usize = 4096;

@@ -25,7 +25,7 @@ pub struct Constraints {
     #[serde(default, skip_serializing_if = "List::is_empty")]
     pub nets: List<Network>,
     /// Edges that may hold the bundle; `None` for every edge, an empty list for none.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::json::present")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::json::present")]
     pub edges: Option<Vec<EdgePattern>>,
 }
 
@@ -77,7 +77,7 @@ pub struct List<T> {
     #[serde(
         default = "none",
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::json::present"
+        deserialize_with = "super::json::present"
     )]
     pub allow: Option<Vec<T>>,
     /// Not these.

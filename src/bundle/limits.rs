@@ -1,7 +1,5 @@
 //! The limits of the documents. They are checked before the work they bound is done.
 
-pub use crate::json::{DEPTH, INTEGER, MEMBERS};
-
 /// Most bytes of a bundle's envelope.
 pub const ENVELOPE: usize = 32 << 20;
 /// Most bytes of a trust document's envelope.
@@ -28,6 +26,12 @@ pub const EVIDENCE: usize = 1_000;
 pub const CONSTRAINTS: usize = 1_000;
 /// Most bytes of a free text (a label, a reason, a place).
 pub const TEXT: usize = 1_024;
+/// Deepest nesting of JSON arrays and objects.
+pub const DEPTH: usize = crate::json::DEPTH;
+/// Most members of one JSON object.
+pub const MEMBERS: usize = crate::json::MEMBERS;
+/// Largest integer: 2^53 - 1, which every JSON reader holds exactly.
+pub const INTEGER: u64 = crate::json::INTEGER;
 /// Most bytes of an SBOM that is counted; a larger one is kept, and not summarised.
 pub const SBOM: usize = 256 << 20;
 /// How far a document may be dated ahead of this machine's clock, in seconds.

@@ -4,11 +4,10 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use crate::bundle::dsse::Envelope;
-use crate::bundle::limits;
+use crate::bundle::{json, limits};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::json;
 use crate::key::{Acceptance, PublicKey, Signer};
 use crate::name::{BundleName, NodeName, Tenant, Version};
 

@@ -8,11 +8,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::constraint::Constraints;
-use crate::bundle::{limits, statement_wire as wire};
+use crate::bundle::{json, limits, statement_wire as wire};
 use crate::clock::Timestamp;
 use crate::digest::{Checksums, Digest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::json;
 use crate::name::{ArtifactPath, BundleName, RepositoryName, Tenant, Version};
 
 /// The payload type of an envelope around a statement.

@@ -5,12 +5,11 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::bundle::constraint::Constraints;
-use crate::bundle::limits;
 use crate::bundle::statement::{self as model, PREDICATE_TYPE, STATEMENT_TYPE};
+use crate::bundle::{json, limits};
 use crate::clock::Timestamp;
 use crate::digest::{Checksums, Digest};
 use crate::error::{Error, ErrorKind, Result};
-use crate::json;
 use crate::name::{ArtifactPath, RepositoryName};
 
 /// What a payload says it is.

@@ -8,12 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::dsse::Envelope;
-use crate::bundle::limits;
 use crate::bundle::statement::check_text;
+use crate::bundle::{json, limits};
 use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::json;
 use crate::key::{KeySet, Signer};
 use crate::name::{BundleName, NodeName, Tenant, Version};
 use crate::place::Country;

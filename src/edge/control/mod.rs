@@ -24,18 +24,19 @@ use http::{Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::authorize::{Asker, authorize};
-use super::budget::Share;
-use super::problem::Problem;
-use super::service::{Edge, allowed, nothing};
-use super::{Admitted, Body, document, media};
 use crate::access::{Action, Resource};
+use crate::audit::Event;
 use crate::bundle::limits;
 use crate::catalog::RepositoryRecord;
 use crate::digest::Digest;
 use crate::distribute::{BundleAnswer, UploadAnswer};
 #[cfg(feature = "delta")]
 use crate::distribute::{HaveQuestion, PartsQuestion, SectionsQuestion};
+use crate::edge::authorize::{Asker, authorize};
+use crate::edge::budget::Share;
+use crate::edge::problem::Problem;
+use crate::edge::service::{Edge, allowed, nothing};
+use crate::edge::{Admitted, Body, document, media};
 use crate::error::{Error, ErrorKind};
 use crate::key::PublicKey;
 use crate::name::{BundleName, RepositoryName, Version};
@@ -427,11 +428,40 @@ impl Call<'_> {
         Err(problem.with_header(ALLOW, HeaderValue::from_static(methods)))
     }
 
+    /// Refuses who may not do `action` on `resource`, and has it recorded.
     fn may(&self, action: Action, resource: Resource<'_>) -> Result<(), Problem> {
         match authorize(self.edge.policies(), self.asker, action, resource) {
             Ok(_) => Ok(()),
-            Err(_) => Err(self.edge.refuse(self.asker)),
+            Err(refusal) => {
+                self.edge.control_denied(self.asker, action, &refusal);
+                Err(self.edge.refuse(self.asker))
+            }
         }
+    }
+
+    /// An event of this request, at this moment, by who asks.
+    fn event(&self, kind: &'static str) -> Event {
+        self.asker.event(kind)
+    }
+
+    /// Records what is about to be answered, and waits until that is durable.
+    async fn record(&self, event: Event) -> Result<(), Problem> {
+        Ok(self.edge.governance().audit.record_durable(event).await?)
+    }
+
+    /// A JSON document of at most `limit` bytes that the client sends.
+    async fn json<T: serde::de::DeserializeOwned>(&self, body: Body, limit: usize) -> Result<T, Problem> {
+        let _share = self.incoming(limit)?;
+        let bytes = body.collect(limit).await?;
+        // What serde says of bytes can quote them, and they may hold a secret.
+        Ok(serde_json::from_slice(&bytes).map_err(|cause| {
+            Error::invalid(format!(
+                "the request's body is not what is expected here (line {}, column {}): {}",
+                cause.line(),
+                cause.column(),
+                shape(&cause)
+            ))
+        })?)
     }
 
     fn unknown(&self) -> Problem {
@@ -452,6 +482,23 @@ impl Call<'_> {
         number.ok_or_else(|| {
             Problem::of(&Error::invalid(format!("the header {name} must hold one whole number"))).and_close()
         })
+    }
+}
+
+/// What is wrong with a JSON document, without its content: field names and kinds of value only.
+fn shape(cause: &serde_json::Error) -> String {
+    let text = cause.to_string();
+    match cause.classify() {
+        serde_json::error::Category::Data
+            if ["unknown field", "missing field", "duplicate field"]
+                .iter()
+                .any(|known| text.starts_with(known)) =>
+        {
+            text.split(" at line ").next().unwrap_or_default().to_owned()
+        }
+        serde_json::error::Category::Data => "a value does not fit its field".to_owned(),
+        serde_json::error::Category::Eof => "it ends too early".to_owned(),
+        _ => "it is not JSON".to_owned(),
     }
 }
 
