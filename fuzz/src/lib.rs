@@ -9,6 +9,7 @@ mod delta;
 mod document;
 mod json;
 mod mmdb;
+mod link;
 mod openpgp;
 mod pack;
 mod text;
@@ -19,6 +20,7 @@ pub use delta::{apply, open, plan, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
 pub use mmdb::mmdb;
+pub use link::{ISSUED, base64url, link_claims, link_token, minted, unbase64url};
 pub use openpgp::{FIXTURES, openpgp};
 pub use pack::pack;
 pub use text::{pattern, query, range, target};
@@ -46,4 +48,6 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("apply", apply),
     ("plan", plan),
     ("mmdb", mmdb),
+    ("link_token", link_token),
+    ("link_claims", link_claims),
 ];
