@@ -15,7 +15,9 @@ pub mod digest;
 pub mod distribute;
 pub mod edge;
 pub mod error;
+pub mod geo;
 pub mod govern;
+mod json;
 pub mod key;
 pub mod meta;
 pub mod name;
@@ -30,5 +32,6 @@ pub mod server;
 pub mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod token;
 pub mod transport;
 pub mod window;

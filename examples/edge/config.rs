@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use distedge::edge::{EdgeOptions, gate};
+use distedge::address::TrustedProxies;
+use distedge::edge::{EdgeOptions, Tenancy, gate};
 use distedge::error::Result as EdgeResult;
 use distedge::key::{KeySet, PublicKey, TrustedKey};
 use distedge::name::{NodeName, RepositoryName, Tenant};
@@ -17,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::section::{Section, Source};
+use super::tenant::{self, AuditConfig, TenantConfig};
 
 /// Everything an edge is told.
 #[derive(Debug)]
@@ -36,6 +38,13 @@ pub(crate) struct Config {
     pub(crate) roots: Option<KeySet>,
     pub(crate) log: Log,
     pub(crate) maintenance: Maintenance,
+    pub(crate) tenancy: Tenancy,
+    /// The tenants beside the first one.
+    pub(crate) tenants: Vec<TenantConfig>,
+    /// The first tenant's policy file.
+    pub(crate) policy: Option<PathBuf>,
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) audit: AuditConfig,
 }
 
 /// How it tells what it does.
@@ -80,6 +89,11 @@ impl Config {
                 garbage: Some(Duration::from_secs(DAY)),
                 scrub: Some(Duration::from_secs(7 * DAY)),
             },
+            tenancy: Tenancy::Single,
+            tenants: Vec::new(),
+            policy: None,
+            proxies: TrustedProxies::none(),
+            audit: AuditConfig::default(),
         })
     }
 
@@ -105,6 +119,11 @@ impl Config {
         for section in file.tables("repository")? {
             config.repositories.push(repository(section, &mut seen)?);
         }
+        set(&mut config.tenancy, file.take_as("tenancy", tenant::tenancy)?);
+        config.tenants = tenant::tenants(file.tables("tenant")?, base)?;
+        config.policy = file.take("policy")?.map(|path: PathBuf| base.join(path));
+        config.proxies = tenant::proxies(file.table("proxies")?)?;
+        config.audit = tenant::audit(file.table("audit")?)?;
         config.tls = tls(file.table("tls")?, base)?;
         config.limits = limits(file.table("limits")?)?;
         config.roots = roots(file.table("trust")?)?;
@@ -122,6 +141,17 @@ impl Config {
         options.public = self.public;
         options.hosts = self.hosts.clone();
         options.roots = self.roots.clone();
+        Ok(options)
+    }
+
+    /// What the edge of another tenant has to know.
+    pub(crate) fn edge_of(&self, tenant: &TenantConfig) -> EdgeResult<EdgeOptions> {
+        let mut options = self.edge()?;
+        options.tenant = tenant.name.clone();
+        options.repositories = tenant.repositories.clone();
+        options.public = tenant.public;
+        // Which host is whose is told before.
+        options.hosts = None;
         Ok(options)
     }
 
@@ -188,11 +218,11 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-fn parsed<T: FromStr<Err: Display>>(text: String) -> Result<T, String> {
+pub(crate) fn parsed<T: FromStr<Err: Display>>(text: String) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-fn hosts(names: Vec<String>) -> Result<Vec<String>, String> {
+pub(crate) fn hosts(names: Vec<String>) -> Result<Vec<String>, String> {
     if names.is_empty() {
         return Err(
             "the list is empty, and no request would be answered; leave it out to answer to any name".into(),
@@ -205,7 +235,7 @@ fn hosts(names: Vec<String>) -> Result<Vec<String>, String> {
     }
 }
 
-fn repository(
+pub(crate) fn repository(
     mut section: Section<'_>,
     seen: &mut BTreeSet<RepositoryName>,
 ) -> Result<(RepositoryName, bool), String> {
@@ -287,7 +317,7 @@ fn roots(mut section: Section<'_>) -> Result<Option<KeySet>, String> {
     Ok(set)
 }
 
-fn number<T: TryFrom<u64>>(
+pub(crate) fn number<T: TryFrom<u64>>(
     section: &mut Section<'_>,
     key: &'static str,
     range: RangeInclusive<u64>,

@@ -4,10 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Response;
-use http::request::Parts;
 use tracing::debug;
 
-use super::content::{self, Representation};
+use super::content::{self, Representation, Selected};
 use super::integrity::Verifier;
 use super::{Body, Problem};
 use crate::access::{AccessRequest, Action, Decision, Principal, Refusal, Resource};
@@ -83,11 +82,11 @@ impl Authorized {
     /// Answers with the bytes of what the decision was about.
     pub async fn respond(
         &self,
-        parts: &Parts,
+        selected: &Selected,
         representation: &Representation,
         verifier: &Arc<Verifier>,
     ) -> Result<Response<Body>, Problem> {
         debug_assert_eq!(self.action, Action::Read);
-        content::respond(parts, representation, verifier).await
+        content::respond(selected, representation, verifier).await
     }
 }

@@ -5,13 +5,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::address::TrustedProxies;
 use crate::audit::{AuditSink, Event};
 use crate::error::Result;
+use crate::geo::{GeoResolver, NoGeo};
 
 /// The parts that judge requests and remember what happened. Each can be somebody else's.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Governance {
+    /// Whose word about a client's address is taken.
+    pub proxies: TrustedProxies,
+    /// Tells countries.
+    pub geo: Arc<dyn GeoResolver>,
     /// Takes what happened.
     pub audit: Arc<dyn AuditSink>,
     /// What becomes of public downloads that cannot be recorded.
@@ -31,7 +37,26 @@ pub enum AuditFull {
 impl Governance {
     /// No log, no places, no links: for services that bring their own.
     pub fn none() -> Governance {
-        Governance { audit: Arc::new(Unrecorded), audit_full: AuditFull::Deny }
+        Governance {
+            proxies: TrustedProxies::none(),
+            geo: Arc::new(NoGeo),
+            audit: Arc::new(Unrecorded),
+            audit_full: AuditFull::Deny,
+        }
+    }
+
+    /// The same, believing these proxies.
+    #[must_use]
+    pub fn with_proxies(mut self, proxies: TrustedProxies) -> Governance {
+        self.proxies = proxies;
+        self
+    }
+
+    /// The same with this resolver.
+    #[must_use]
+    pub fn with_geo(mut self, geo: Arc<dyn GeoResolver>) -> Governance {
+        self.geo = geo;
+        self
     }
 
     /// The same with this log.

@@ -7,6 +7,7 @@ pub mod conditional;
 pub mod content;
 mod control;
 mod document;
+mod download;
 pub mod gate;
 mod governance;
 pub mod integrity;
@@ -16,19 +17,22 @@ pub mod metric;
 #[cfg(feature = "redb")]
 mod open;
 pub mod problem;
+mod sampler;
 mod service;
+mod tenancy;
 
 use std::net::SocketAddr;
 
 use http::{Request, Response};
 
-pub use body::{Body, Delivered};
+pub use body::{Body, Delivered, GUARD_INTERVAL, Guard};
 pub use gate::{Admitted, Gate};
 pub use governance::{AuditFull, Governance};
 #[cfg(feature = "redb")]
 pub use open::{EdgeOptions, Opened, new_token, open};
 pub use problem::Problem;
 pub use service::Edge;
+pub use tenancy::{Tenancy, Tenants};
 
 /// Answers requests. [`Edge`] is one; `server::Server` serves any.
 ///

@@ -1,6 +1,6 @@
 //! The edge as one service: gate, who, what, may they, serve, tell.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,23 +9,24 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use tracing::{error, info};
 
-use super::authorize::{Asker, Authorized, authorize};
+use super::authorize::{Asker, authorize};
 use super::budget::Budget;
-use super::content::{Cache, Representation};
 use super::integrity::Verifier;
 use super::metric::Metrics;
 use super::problem::{Problem, Shape};
-use super::{Admitted, Body, Gate, Governance, Handler, control, listing, media};
+use super::sampler::Sampler;
+use super::tenancy::mount;
+use super::{Admitted, Body, Gate, Governance, Handler, control, media};
 use crate::access::{Action, Principal, Refusal, Resource};
-use crate::audit::kind;
+use crate::address::{TrustedProxies, client_address};
+use crate::audit::{Event, kind};
 use crate::auth::Authenticator;
-use crate::catalog::{ArtifactRecord, EventRecord, GoneRecord, Holder, Resolved};
+use crate::catalog::{EventRecord, GoneRecord};
 use crate::digest::Digest;
 use crate::distribute::Receiver;
 use crate::error::{Error, ErrorKind, Result};
-use crate::name::{ArtifactPath, RESERVED, RepositoryName};
+use crate::name::RepositoryName;
 use crate::policy::PolicySet;
-use crate::registry::generic;
 
 /// Memory for documents on their way to clients.
 const OUTGOING: u64 = 256 << 20;
@@ -51,6 +52,7 @@ struct Inner {
     incoming: Budget,
     governance: Governance,
     requests: AtomicU64,
+    sampler: Sampler,
 }
 
 impl Edge {
@@ -85,6 +87,7 @@ impl Edge {
                 incoming,
                 governance: Governance::none(),
                 requests,
+                sampler: Sampler::default(),
             }),
         }
     }
@@ -108,6 +111,7 @@ impl Edge {
                 incoming: inner.incoming.clone(),
                 governance,
                 requests,
+                sampler: Sampler::default(),
             }),
         }
     }
@@ -119,9 +123,25 @@ impl Edge {
 
     /// Has it recorded that a control request was refused.
     pub(super) fn control_denied(&self, asker: &Asker, action: Action, refusal: &Refusal) {
-        let event = asker.event(kind::CONTROL_DENIED).about(action.as_str()).because(refusal.to_string());
-        // A refusal stands whether or not the log takes it.
-        let _ = self.inner.governance.audit.record(event);
+        if !matches!(asker.principal, Principal::Anonymous) {
+            let event = asker.event(kind::CONTROL_DENIED).about(action.as_str());
+            self.note(event.because(refusal.to_string()));
+        }
+    }
+
+    /// Records something that stands whether or not it is recorded, and that anyone can cause: of
+    /// very many in one second, most are only counted.
+    pub(super) fn note(&self, event: Event) {
+        if let Some(event) = self.inner.sampler.admit(event)
+            && self.inner.governance.audit.record(event).is_err()
+        {
+            self.inner.metrics.event_lost();
+        }
+    }
+
+    /// Reads blobs and checks them.
+    pub(super) fn verifier(&self) -> &Arc<Verifier> {
+        &self.inner.verifier
     }
 
     /// What receives bundles for this edge.
@@ -150,10 +170,11 @@ impl Edge {
 
     async fn answer(&self, parts: &Parts, body: Body, admitted: &Admitted, peer: SocketAddr) -> Answered {
         let first = admitted.target.segments().first().map_or("", String::as_str);
-        let asker = match self.asker(parts, peer).await {
-            Ok(asker) => asker,
-            Err(error) => return Answered { principal: None, result: Err(self.refuse_credentials(&error)) },
-        };
+        let (asker, outcome) = self.asker(parts, peer).await;
+        if let Err(error) = outcome {
+            self.note(asker.event(kind::AUTH_FAILED).because(error.message().to_owned()));
+            return Answered { principal: None, result: Err(self.refuse_credentials(&error)) };
+        }
         let result = match first {
             "healthz" | "readyz" | "metrics" | ".well-known" | "api" => {
                 control::route(self, parts, body, admitted, &asker).await
@@ -167,115 +188,27 @@ impl Edge {
         Answered { principal: Some(asker.principal), result }
     }
 
-    async fn asker(&self, parts: &Parts, peer: SocketAddr) -> Result<Asker> {
-        let principal = self.inner.authenticator.authenticate(parts).await?.unwrap_or(Principal::Anonymous);
-        let client = Some(peer.ip().to_canonical());
-        let tenant = self.inner.receiver.catalog().tenant().clone();
+    async fn asker(&self, parts: &Parts, peer: SocketAddr) -> (Asker, Result<()>) {
+        let governance = &self.inner.governance;
+        let client = client(parts, peer.ip(), &governance.proxies);
         let languages = parts.headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
-        Ok(Asker {
-            tenant,
-            principal,
+        let mut asker = Asker {
+            tenant: self.inner.receiver.catalog().tenant().clone(),
+            principal: Principal::Anonymous,
             client,
-            country: None,
+            country: client.and_then(|client| governance.geo.resolve(client).country),
             languages: languages.map(str::to_owned),
             now: self.inner.receiver.now(),
             request: self.inner.requests.fetch_add(1, Ordering::Relaxed),
-        })
-    }
-
-    /// Serves a path of a repository.
-    async fn serve(
-        &self,
-        parts: &Parts,
-        admitted: &Admitted,
-        asker: &Asker,
-    ) -> Result<Response<Body>, Problem> {
-        match admitted.method {
-            Method::GET | Method::HEAD => {}
-            Method::OPTIONS => return Ok(allowed("GET, HEAD")),
-            _ => return Err(read_only()),
-        }
-        let first = admitted.target.segments().first().map_or("", String::as_str);
-        if RESERVED.contains(&first) && first != "artifactory" {
-            return Err(nothing());
-        }
-        let route = generic::route(&admitted.target).map_err(|error| self.absent(asker, &error))?;
-        let catalog = self.inner.receiver.catalog();
-        let record = catalog.repository(&route.repository).await?;
-        let public = record.as_ref().is_some_and(|record| record.public);
-        let action = if route.folder { Action::List } else { Action::Read };
-        let resource = Resource::Repository { name: &route.repository, path: route.path.as_ref(), public };
-        let Ok(authorized) = authorize(&self.inner.policies, asker, action, resource) else {
-            return Err(self.refuse(asker));
         };
-        if record.is_none() || !route.possible {
-            return Err(nothing());
-        }
-        if route.folder {
-            return listing::respond(self, parts, admitted, &route.repository, route.path.as_ref()).await;
-        }
-        let Some(path) = &route.path else { return Ok(with_slash(admitted)) };
-        match catalog.resolve(&route.repository, path).await? {
-            Some(Resolved::Artifact(artifact)) => {
-                self.deliver(parts, asker, &authorized, &artifact, path, public).await
+        let outcome = match self.inner.authenticator.authenticate(parts).await {
+            Ok(principal) => {
+                asker.principal = principal.unwrap_or(Principal::Anonymous);
+                Ok(())
             }
-            Some(Resolved::Alias(alias, artifact)) => {
-                self.deliver(parts, asker, &authorized, &artifact, &alias.target, public).await
-            }
-            Some(Resolved::Gone(gone)) => Err(withdrawn(&gone)),
-            None => {
-                let below = catalog.list(&route.repository, Some(path), None, 1).await?;
-                if below.entries.is_empty() { Err(nothing()) } else { Ok(with_slash(admitted)) }
-            }
-        }
-    }
-
-    /// Hands out the bytes of an artifact that the asker may read.
-    pub(super) async fn deliver(
-        &self,
-        parts: &Parts,
-        asker: &Asker,
-        authorized: &Authorized,
-        artifact: &ArtifactRecord,
-        path: &ArtifactPath,
-        public: bool,
-    ) -> Result<Response<Body>, Problem> {
-        self.restrict(asker, artifact).await?;
-        // What depends on the address of who asks is not for caches that others share.
-        let representation = representation(artifact, path, public && !artifact.constrained);
-        let inner = &self.inner;
-        let result = authorized.respond(parts, &representation, &inner.verifier).await;
-        self.record_damage().await;
-        let mut response = result?;
-        if parts.method == Method::GET && response.status().is_success() {
-            let metrics = inner.metrics.clone();
-            metrics.download_started();
-            response.body_mut().on_end(move |delivered| {
-                metrics.download_ended(delivered.bytes, delivered.complete);
-            });
-        }
-        Ok(response)
-    }
-
-    /// Holds a download against the constraints that were signed with the bundles that contain it.
-    /// All of them must allow it; a country that is not known is in no list.
-    async fn restrict(&self, asker: &Asker, artifact: &ArtifactRecord) -> Result<(), Problem> {
-        if !artifact.constrained {
-            return Ok(());
-        }
-        for Holder(name, version) in &artifact.holders {
-            let Some(record) = self.inner.receiver.catalog().bundle(name, version).await? else { continue };
-            let constraints = &record.constraints;
-            if !constraints.permits_address(asker.client) || !constraints.permits_country(None) {
-                info!(bundle = %name, %version, client = ?asker.client, "a bundle's constraints forbid a download");
-                return Err(Problem::new(
-                    StatusCode::FORBIDDEN,
-                    ErrorKind::Forbidden.as_str(),
-                    "This may not be downloaded from where you are.",
-                ));
-            }
-        }
-        Ok(())
+            Err(error) => Err(error),
+        };
+        (asker, outcome)
     }
 
     /// What an edge does about once a minute: keeps the time floor, records damage that was found
@@ -285,7 +218,7 @@ impl Edge {
         self.inner.receiver.catalog().keep_time().await
     }
 
-    async fn record_damage(&self) {
+    pub(super) async fn record_damage(&self) {
         let found = std::mem::take(&mut *self.inner.damage.lock().unwrap_or_else(PoisonError::into_inner));
         for (digest, reason) in found {
             self.inner.metrics.blob_damaged();
@@ -318,7 +251,7 @@ impl Edge {
         }
     }
 
-    fn absent(&self, asker: &Asker, error: &Error) -> Problem {
+    pub(super) fn absent(&self, asker: &Asker, error: &Error) -> Problem {
         match error.kind() {
             ErrorKind::NotFound => self.refuse(asker),
             _ => Problem::of(error),
@@ -339,6 +272,13 @@ impl Edge {
             None => problem,
         }
     }
+}
+
+/// The client's address, as far as it can be told.
+fn client(parts: &Parts, peer: IpAddr, proxies: &TrustedProxies) -> Option<IpAddr> {
+    let name = proxies.header.name();
+    let values = name.into_iter().flat_map(|name| parts.headers.get_all(name)).map(HeaderValue::as_bytes);
+    client_address(peer, values, proxies).known()
 }
 
 /// Numbers of requests go on rising over restarts, so that the log can join events by them.
@@ -413,20 +353,6 @@ impl Line {
     }
 }
 
-fn representation(artifact: &ArtifactRecord, path: &ArtifactPath, public: bool) -> Representation {
-    // An artifact never changes, but it may be withdrawn, and an alias may move: caches ask again.
-    let cache = if public { Cache::Public } else { Cache::Private };
-    let name = path.file_name();
-    Representation {
-        info: crate::blob::BlobInfo { digest: artifact.digest, size: artifact.size },
-        media_type: artifact.media_type.clone(),
-        file_name: name.into(),
-        last_modified: artifact.modified,
-        checksums: artifact.checksums.clone(),
-        cache,
-    }
-}
-
 /// 204 with the methods that are allowed.
 pub(super) fn allowed(methods: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
@@ -435,11 +361,11 @@ pub(super) fn allowed(methods: &'static str) -> Response<Body> {
     response
 }
 
-fn with_slash(admitted: &Admitted) -> Response<Body> {
+pub(super) fn with_slash(parts: &Parts, admitted: &Admitted) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
     // Made of the parsed path, percent-encoded anew: nothing of the request is echoed.
-    if let Ok(location) = HeaderValue::from_str(&format!("{}/", admitted.target.to_path())) {
+    if let Ok(location) = HeaderValue::from_str(&format!("{}{}/", mount(parts), admitted.target.to_path())) {
         response.headers_mut().insert(LOCATION, location);
     }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -452,7 +378,7 @@ pub(super) fn nothing() -> Problem {
 }
 
 #[cold]
-fn read_only() -> Problem {
+pub(super) fn read_only() -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::MethodNotAllowed.as_str(),

@@ -219,7 +219,7 @@ async fn watched<C>(
                     }
                     Some(Verdict::Idle) => {}
                     Some(verdict) => {
-                        tracing::debug!(%peer, ?verdict, "a slow client is cut");
+                        tracing::debug!(%peer, ?verdict, "a connection is cut");
                         return;
                     }
                 }
@@ -264,7 +264,10 @@ impl<H: Handler> Service<Request<Incoming>> for Requests<H> {
                 tracing::error!(%peer, "a request handler panicked");
                 problem::response(&Error::new(ErrorKind::Internal, "the request's handler panicked"), head)
             });
-            Ok(response.map(|body| Outgoing { body, answer: running.answer(http2) }))
+            Ok(response.map(|body| {
+                let answer = running.answer(http2, body.guard());
+                Outgoing { body, answer }
+            }))
         })
     }
 }

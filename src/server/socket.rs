@@ -71,7 +71,6 @@ impl Socket {
                 Reading::Incomplete => continue,
                 Reading::Local { length } | Reading::Unknown { length } => length,
                 Reading::Proxied { length, .. } => length,
-                _ => return Err(Error::invalid("the proxy's header is of a kind that is not known here")),
             };
             self.prefix = Bytes::from(seen).split_off(length);
             return Ok(reading);

@@ -81,7 +81,7 @@ impl Selection {
     /// The characters that `repository/path` of every selected artifact begins with.
     pub(super) fn literal_prefix(&self) -> String {
         match self.patterns.as_slice() {
-            [only] => only.literal_prefix(),
+            [only] => only.literal_prefix().to_owned(),
             _ => String::new(),
         }
     }

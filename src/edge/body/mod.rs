@@ -1,11 +1,14 @@
 //! The one body type of requests and responses: [`Body`].
 
+mod guard;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
@@ -15,6 +18,8 @@ use crate::blob::vfs::read_at;
 use crate::blob::{Blob, ByteStream, Payload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::range::ByteRange;
+
+pub use guard::{GUARD_INTERVAL, Guard};
 
 /// Most bytes given at once: what one slow client may hold in memory, and how finely its progress
 /// is seen.
@@ -32,6 +37,14 @@ pub struct Body {
     given: u64,
     failed: bool,
     on_end: Option<Box<dyn FnOnce(Delivered) + Send>>,
+    watch: Option<Watch>,
+}
+
+/// When the guard is asked next.
+struct Watch {
+    guard: Arc<Guard>,
+    interval: Duration,
+    asked: Instant,
 }
 
 /// How far a body got, told once when it is dropped.
@@ -126,6 +139,27 @@ impl Body {
         });
     }
 
+    /// Fails as soon as `guard` says no, asked at most once in `interval`.
+    pub fn guarded_by(&mut self, guard: Arc<Guard>, interval: Duration) {
+        self.watch = Some(Watch { guard, interval, asked: Instant::now() });
+    }
+
+    /// What says whether the body may go on, if something does.
+    pub fn guard(&self) -> Option<&Arc<Guard>> {
+        self.watch.as_ref().map(|watch| &watch.guard)
+    }
+
+    /// The same bytes, at most so many of them in a second; observers and guard stay with it. Of a
+    /// length that is not known, nothing is limited.
+    #[must_use]
+    pub fn limited(mut self, bytes_per_second: u64) -> Body {
+        let Some(length) = self.remaining else { return self };
+        let (on_end, watch) = (self.on_end.take(), self.watch.take());
+        let mut outer = Body::from_stream(length, guard::slowly(self, bytes_per_second));
+        (outer.on_end, outer.watch) = (on_end, watch);
+        outer
+    }
+
     /// The bytes as a stream of chunks.
     pub fn into_stream(self) -> ByteStream {
         Box::pin(futures_util::stream::unfold(self, |mut body| async move {
@@ -159,7 +193,7 @@ impl Body {
     }
 
     fn new(parts: VecDeque<Part>, remaining: Option<u64>) -> Body {
-        Body { parts, remaining, given: 0, failed: false, on_end: None }
+        Body { parts, remaining, given: 0, failed: false, on_end: None, watch: None }
     }
 
     fn of(part: Part, length: u64) -> Body {
@@ -170,6 +204,14 @@ impl Body {
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         if self.failed {
             return Poll::Ready(None);
+        }
+        if let Some(watch) = &mut self.watch
+            && watch.asked.elapsed() >= watch.interval
+        {
+            watch.asked = Instant::now();
+            if !watch.guard.holds() {
+                return Poll::Ready(Some(Err(self.fail(guard::cut()))));
+            }
         }
         loop {
             let Some(part) = self.parts.front_mut() else {

@@ -14,8 +14,14 @@ use serde::Deserialize;
 use serde::de::value::{BorrowedStrDeserializer, StrDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::bundle::limits;
 use crate::error::{Error, Result};
+
+/// Deepest nesting of JSON arrays and objects.
+pub(crate) const DEPTH: usize = 32;
+/// Most members of one JSON object.
+pub(crate) const MEMBERS: usize = 1_024;
+/// Largest integer: 2^53 - 1, which every JSON reader holds exactly.
+pub(crate) const INTEGER: u64 = (1 << 53) - 1;
 
 /// Up to so many names of one object are compared one by one.
 const FEW: usize = 16;
@@ -152,8 +158,8 @@ impl<'de> Reader<'de> {
         if self.start()? != open {
             return Err(fault(expected));
         }
-        if self.depth == limits::DEPTH {
-            return Err(fault(format!("the JSON text nests more than {} levels", limits::DEPTH)));
+        if self.depth == DEPTH {
+            return Err(fault(format!("the JSON text nests more than {} levels", DEPTH)));
         }
         self.depth += 1;
         self.at += 1;
@@ -242,7 +248,7 @@ impl<'de> Reader<'de> {
             return Err(fault("a number was expected"));
         }
         let whole = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-        let value = text.parse::<u64>().ok().filter(|value| whole && *value <= limits::INTEGER);
+        let value = text.parse::<u64>().ok().filter(|value| whole && *value <= INTEGER);
         value.ok_or_else(|| fault(format!("{:?} is not a whole number from 0 to 2^53 - 1", shown(text))))
     }
 
@@ -325,8 +331,8 @@ impl<'de> Object<'_, 'de> {
         if twice {
             return Err(fault(format!("the member {:?} is given twice", shown(&key))));
         }
-        if seen.len() == limits::MEMBERS {
-            return Err(fault(format!("an object has more than {} members", limits::MEMBERS)));
+        if seen.len() == MEMBERS {
+            return Err(fault(format!("an object has more than {} members", MEMBERS)));
         }
         if !reader.take(b':') {
             return Err(fault("\":\" was expected"));
@@ -573,7 +579,7 @@ mod tests {
 
     #[test]
     fn numbers_are_whole_and_exact() {
-        assert_eq!(pair(r#"{"a":9007199254740991}"#).unwrap().a, limits::INTEGER);
+        assert_eq!(pair(r#"{"a":9007199254740991}"#).unwrap().a, INTEGER);
         for bad in [
             "9007199254740992",
             "18446744073709551616",
@@ -618,16 +624,16 @@ mod tests {
     #[test]
     fn depth_and_members_are_bounded() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(passes(nested(limits::DEPTH).as_bytes()));
-        assert!(!passes(nested(limits::DEPTH + 1).as_bytes()));
+        assert!(passes(nested(DEPTH).as_bytes()));
+        assert!(!passes(nested(DEPTH + 1).as_bytes()));
         assert!(!passes("[".repeat(10_000).as_bytes()));
         assert!(!passes("{\"a\":".repeat(10_000).as_bytes()));
         let object = |members: usize| {
             let members: Vec<_> = (0..members).map(|at| format!("\"{at}\":0")).collect();
             format!("{{{}}}", members.join(","))
         };
-        assert!(passes(object(limits::MEMBERS).as_bytes()));
-        assert!(!passes(object(limits::MEMBERS + 1).as_bytes()));
+        assert!(passes(object(MEMBERS).as_bytes()));
+        assert!(!passes(object(MEMBERS + 1).as_bytes()));
         let map: BTreeMap<String, u64> = parse("the map", object(3).as_bytes()).unwrap();
         assert_eq!(map.len(), 3);
     }
@@ -636,7 +642,7 @@ mod tests {
         let leaf = prop_oneof![
             Just(serde_json::Value::Null),
             any::<bool>().prop_map(Into::into),
-            (0..=limits::INTEGER).prop_map(Into::into),
+            (0..=INTEGER).prop_map(Into::into),
             any::<String>().prop_map(Into::into),
         ];
         leaf.prop_recursive(5, 64, 8, |inner| {
