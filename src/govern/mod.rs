@@ -3,6 +3,10 @@
 //! Each keeps its records in a metadata store and answers requests from memory. Both services, the
 //! edge and the source, use them.
 
+mod pairings;
 mod record;
+mod tokens;
 
+pub use pairings::{Pairings, pairing_event};
 pub(crate) use record::Records;
+pub use tokens::Tokens;
