@@ -481,10 +481,13 @@ impl Actor<'_> {
         }
         let (tenant, now) = (&self.source.profile.tenant, self.source.clock.now());
         let request = AccessRequest::new(tenant, &self.principal, action, resource, now);
-        match self.authority.policies.decide(&request) {
-            Decision::Permit | Decision::Steer(_) => Ok(()),
-            Decision::Forbid(refusal) => Err(self.deny(action, refusal)),
-        }
+        let policies = &self.authority.policies;
+        let judged = match policies.decide(&request) {
+            // Where this principal is cannot be told here: a restriction to places holds against it.
+            Decision::Permit | Decision::Steer(_) => policies.restrict(&request).map(drop),
+            Decision::Forbid(refusal) => Err(refusal),
+        };
+        judged.map_err(|refusal| self.deny(action, refusal))
     }
 
     fn adds(&self, repository: &RepositoryName, path: &ArtifactPath) -> Result<Event> {

@@ -123,7 +123,7 @@ async fn each_verb_needs_its_own_right() {
         refused(actor.set_properties(&everything("**"), &Default::default()).await, "no-grant");
         refused(actor.remove(&everything("**")).await, "no-grant");
         let options = AddOptions::default();
-        refused(actor.add_bytes(&parse("files"), &parse("new"), *b"2", &options).await, "no-grant");
+        refused(actor.add_bytes(&parse("files"), &parse("new"), &b"2"[..], &options).await, "no-grant");
         refused(actor.create_bundle(&new_bundle("shop", "1.1", "**")).await, "no-grant");
         refused(actor.discard_bundle(&name, &version).await, "no-grant");
         refused(actor.sign_bundle(&name, &version, &[]).await, "no-grant");
@@ -145,7 +145,7 @@ async fn each_verb_needs_its_own_right() {
     refused(alice.change(&name, &version, withdrawal()).await, "no-grant");
     refused(alice.create_key(Role::Release, Algorithm::Ed25519, &NewKey::new("own")).await, "no-grant");
     let options = AddOptions::default();
-    refused(alice.add_bytes(&parse("secret"), &parse("x"), *b"2", &options).await, "no-grant");
+    refused(alice.add_bytes(&parse("secret"), &parse("x"), &b"2"[..], &options).await, "no-grant");
     assert_eq!(court.assigned().await, 0);
     let denied = court.kinds().iter().filter(|kind| *kind == "control.denied").count();
     assert_eq!(denied, 3 * 17 + 4, "every refusal leaves a trace");
