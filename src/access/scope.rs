@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Action, Resource};
 use crate::error::{Error, Result};
+use crate::name::{ArtifactPath, RepositoryName};
 use crate::pattern::Pattern;
 
 /// A set of [`Action`]s. The text form is their names joined by `,`, or `*` for all.
@@ -22,6 +23,12 @@ impl ActionSet {
     /// Whether `action` is in the set.
     pub fn contains(self, action: Action) -> bool {
         self.0 & 1 << action as u16 != 0
+    }
+
+    /// The actions of both.
+    #[must_use]
+    pub fn union(self, other: ActionSet) -> ActionSet {
+        ActionSet(self.0 | other.0)
     }
 
     /// Whether there is none in it.
@@ -104,15 +111,22 @@ impl Reach {
             (Reach::Bundles(pattern), Resource::Bundle { name: None }) => {
                 matches!(pattern.as_str(), "*" | "**")
             }
-            (Reach::Artifacts(pattern), Resource::Repository { name, path, .. }) => match path {
-                Some(path) => {
-                    let full = format!("{name}/{path}");
-                    pattern.matches(&full) || pattern.matches(&format!("{full}/"))
-                }
-                None => pattern.matches(&format!("{name}/")),
-            },
+            (Reach::Artifacts(pattern), Resource::Repository { name, path, .. }) => {
+                reaches(pattern, name, path)
+            }
             _ => false,
         }
+    }
+}
+
+/// Whether `pattern` matches an artifact, or a folder with its trailing `/`.
+pub(crate) fn reaches(pattern: &Pattern, name: &RepositoryName, path: Option<&ArtifactPath>) -> bool {
+    match path.map(ArtifactPath::as_str) {
+        Some(path) => {
+            pattern.matches_joined(&[name.as_str(), "/", path])
+                || pattern.matches_joined(&[name.as_str(), "/", path, "/"])
+        }
+        None => pattern.matches_joined(&[name.as_str(), "/"]),
     }
 }
 
@@ -206,7 +220,7 @@ text_serde!(Scope);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::{ArtifactPath, BundleName, RepositoryName};
+    use crate::name::BundleName;
 
     #[test]
     fn scopes_are_written_as_they_are_read() {

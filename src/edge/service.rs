@@ -16,7 +16,7 @@ use super::metric::Metrics;
 use super::problem::{Problem, Shape};
 use super::sampler::Sampler;
 use super::tenancy::mount;
-use super::{Admitted, Body, Gate, Governance, Handler, control, media};
+use super::{Admitted, Body, Connection, Gate, Governance, Handler, control, media};
 use crate::access::{Action, Principal, Refusal, Resource};
 use crate::address::{TrustedProxies, client_address};
 use crate::audit::{Event, kind};
@@ -378,6 +378,10 @@ fn signed(parts: &Parts, body: Body, admitted: &Admitted, principal: &Principal)
 
 /// The client's address, as far as it can be told.
 fn client(parts: &Parts, peer: IpAddr, proxies: &TrustedProxies) -> Option<IpAddr> {
+    // A proxy that connects for nobody it would name.
+    if parts.extensions.get::<Connection>().is_some_and(|connection| connection.client.is_none()) {
+        return None;
+    }
     let name = proxies.header.name();
     let values = name.into_iter().flat_map(|name| parts.headers.get_all(name)).map(HeaderValue::as_bytes);
     client_address(peer, values, proxies).known()
