@@ -290,8 +290,13 @@ impl PeerDirectory for Pairings {
     }
 }
 
-/// The line of the log for something that happened to a pairing. `who` is who made it happen.
-pub fn pairing_event(state: &PairingState, event: &PairingEvent, who: &Principal, now: Timestamp) -> Event {
+/// The line of the log for something that happened to a pairing. `begin` makes a line of a kind, by
+/// who made it happen.
+pub fn pairing_event(
+    state: &PairingState,
+    event: &PairingEvent,
+    begin: impl FnOnce(&'static str) -> Event,
+) -> Event {
     let text = match event {
         PairingEvent::Redeemed => kind::PAIRING_REDEEMED,
         PairingEvent::Failed(_) => kind::PAIRING_FAILED,
@@ -307,9 +312,8 @@ pub fn pairing_event(state: &PairingState, event: &PairingEvent, who: &Principal
         (_, Phase::Over { reason, .. }) => Some(reason.clone()),
         _ => None,
     };
-    let line = Event::new(now, text, who).about(state.id.to_string());
     let reason: Vec<String> = [Some(state.use_case.to_string()), peer, why].into_iter().flatten().collect();
-    line.because(reason.join("; "))
+    begin(text).about(state.id.to_string()).because(reason.join("; "))
 }
 
 #[cold]

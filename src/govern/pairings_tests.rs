@@ -180,7 +180,7 @@ async fn what_ran_out_is_told_once() {
     let ended = node.settle(NOW.plus(300)).await.unwrap();
     assert_eq!(ended.len(), 1);
     assert_eq!(ended[0].0.id, waiting.id);
-    let line = pairing_event(&ended[0].0, &ended[0].1[0], &root(), NOW);
+    let line = pairing_event(&ended[0].0, &ended[0].1[0], |kind| Event::by_itself(NOW, kind));
     assert_eq!((&*line.kind, line.object), (kind::PAIRING_EXPIRED, Some(waiting.id.to_string())));
     assert!(node.settle(NOW.plus(900)).await.unwrap().is_empty());
     assert!(ask(&node, &master, &source, NOW.plus(900)).is_ok());
