@@ -26,7 +26,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::digest::Digest;
 use crate::distribute::Receiver;
 use crate::error::{Error, ErrorKind, Result};
-use crate::govern::{Pairings, Tokens, pairing_event};
+use crate::govern::{Pairings, Policies, Tokens, pairing_event};
 use crate::name::RepositoryName;
 use crate::policy::PolicySet;
 use crate::token::SignedBody;
@@ -44,7 +44,7 @@ pub struct Edge {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     receiver: Receiver,
     gate: Gate,
@@ -56,8 +56,9 @@ struct Inner {
     outgoing: Budget,
     incoming: Budget,
     governance: Governance,
-    requests: AtomicU64,
-    sampler: Sampler,
+    requests: Arc<AtomicU64>,
+    sampler: Arc<Sampler>,
+    in_force: Option<Arc<Policies>>,
     tokens: Option<Arc<Tokens>>,
     pairings: Option<Arc<Pairings>>,
 }
@@ -94,69 +95,64 @@ impl Edge {
                 incoming,
                 governance: Governance::none(),
                 requests,
-                sampler: Sampler::default(),
+                sampler: Arc::default(),
+                in_force: None,
                 tokens: None,
                 pairings: None,
             }),
         }
     }
 
-    /// The same edge, governed by `governance`. To be called before the edge is cloned: what was
-    /// cloned from it stays as it is.
+    /// The same edge, governed by `governance`. As with every `with_`: what was cloned from this
+    /// edge before stays as it is.
     #[must_use]
     pub fn with_governance(self, governance: Governance) -> Edge {
-        let inner = &self.inner;
-        let requests = first_request(&inner.receiver);
-        Edge {
-            inner: Arc::new(Inner {
-                receiver: inner.receiver.clone(),
-                gate: inner.gate.clone(),
-                authenticator: inner.authenticator.clone(),
-                policies: inner.policies.clone(),
-                verifier: inner.verifier.clone(),
-                metrics: inner.metrics.clone(),
-                damage: inner.damage.clone(),
-                outgoing: inner.outgoing.clone(),
-                incoming: inner.incoming.clone(),
-                governance,
-                requests,
-                sampler: Sampler::default(),
-                tokens: inner.tokens.clone(),
-                pairings: inner.pairings.clone(),
-            }),
-        }
+        self.changed(|inner| inner.governance = governance)
+    }
+
+    /// The same edge, whose requests are also judged by the policy in force.
+    #[must_use]
+    pub fn with_policies(self, policies: Arc<Policies>) -> Edge {
+        self.changed(|inner| {
+            inner.policies = inner.policies.clone().with(policies.clone());
+            inner.in_force = Some(policies);
+        })
     }
 
     /// The same edge, which also lets in whom these user tokens and pairings name, and hands them
-    /// out. To be called before the edge is cloned.
+    /// out.
     #[must_use]
     pub fn with_access(self, tokens: Arc<Tokens>, pairings: Arc<Pairings>) -> Edge {
-        let inner = &self.inner;
-        let clock: Arc<dyn Clock> = Arc::new(EdgeClock(inner.receiver.clone()));
-        let authenticator = Chain::new(vec![
-            Box::new(PeerAuthenticator::new(pairings.clone(), clock.clone())),
-            Box::new(DirectoryAuthenticator::new(tokens.clone(), clock)),
-            Box::new(inner.authenticator.clone()),
-        ]);
-        let requests = first_request(&inner.receiver);
-        Edge {
-            inner: Arc::new(Inner {
-                receiver: inner.receiver.clone(),
-                gate: inner.gate.clone(),
-                authenticator: Arc::new(authenticator),
-                policies: inner.policies.clone(),
-                verifier: inner.verifier.clone(),
-                metrics: inner.metrics.clone(),
-                damage: inner.damage.clone(),
-                outgoing: inner.outgoing.clone(),
-                incoming: inner.incoming.clone(),
-                governance: inner.governance.clone(),
-                requests,
-                sampler: Sampler::default(),
-                tokens: Some(tokens),
-                pairings: Some(pairings),
-            }),
-        }
+        let clock: Arc<dyn Clock> = Arc::new(EdgeClock(self.inner.receiver.clone()));
+        self.changed(|inner| {
+            inner.authenticator = Arc::new(Chain::new(vec![
+                Box::new(PeerAuthenticator::new(pairings.clone(), clock.clone())),
+                Box::new(DirectoryAuthenticator::new(tokens.clone(), clock)),
+                Box::new(inner.authenticator.clone()),
+            ]));
+            inner.tokens = Some(tokens);
+            inner.pairings = Some(pairings);
+        })
+    }
+
+    /// The same edge, which asks `authenticator` before all others who is there.
+    #[must_use]
+    pub fn with_authenticator(self, authenticator: Box<dyn Authenticator>) -> Edge {
+        self.changed(|inner| {
+            inner.authenticator =
+                Arc::new(Chain::new(vec![authenticator, Box::new(inner.authenticator.clone())]));
+        })
+    }
+
+    fn changed(self, change: impl FnOnce(&mut Inner)) -> Edge {
+        let mut inner = Arc::unwrap_or_clone(self.inner);
+        change(&mut inner);
+        Edge { inner: Arc::new(inner) }
+    }
+
+    /// The policies, if this edge has any that can be changed.
+    pub fn policies_in_force(&self) -> Option<&Arc<Policies>> {
+        self.inner.in_force.as_ref()
     }
 
     /// The user tokens, if this edge has any.
@@ -388,8 +384,8 @@ fn client(parts: &Parts, peer: IpAddr, proxies: &TrustedProxies) -> Option<IpAdd
 }
 
 /// Numbers of requests go on rising over restarts, so that the log can join events by them.
-fn first_request(receiver: &Receiver) -> AtomicU64 {
-    AtomicU64::new(receiver.now().as_unix().unsigned_abs() << 20)
+fn first_request(receiver: &Receiver) -> Arc<AtomicU64> {
+    Arc::new(AtomicU64::new(receiver.now().as_unix().unsigned_abs() << 20))
 }
 
 struct Answered {

@@ -209,6 +209,14 @@ impl Pairings {
         Ok(ended)
     }
 
+    /// Whether the pairing of this id, as [`Principal::credential`] tells it, is still good: for
+    /// transfers that run, now and then.
+    pub fn holds(&self, credential: &str, now: Timestamp) -> bool {
+        let Ok(id) = credential.parse::<TokenId>() else { return false };
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.values().any(|known| known.id == id && now < known.until)
+    }
+
     /// Which peer sends `request` with the master token `token`; `signature` is the value of
     /// [`SIGNATURE_HEADER`](crate::token::SIGNATURE_HEADER).
     ///

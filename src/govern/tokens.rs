@@ -141,6 +141,14 @@ impl Tokens {
             .await
     }
 
+    /// Whether the token of this id, as [`Principal::credential`] tells it, is still good: for
+    /// transfers that run, now and then. It takes a look at every token that is good.
+    pub fn holds(&self, credential: &str, now: Timestamp) -> bool {
+        let Ok(id) = credential.parse::<TokenId>() else { return false };
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.values().any(|known| known.id == id && known.expires.is_none_or(|expires| now < expires))
+    }
+
     /// Who presents `token`. `user` is the user name beside it, if the request has one: it must be
     /// empty, the principal's name or the token's id.
     ///
