@@ -9,6 +9,7 @@ mod delta;
 mod document;
 mod json;
 mod link;
+mod mmdb;
 mod openpgp;
 mod pack;
 mod text;
@@ -19,6 +20,7 @@ pub use delta::{apply, open, plan, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
 pub use link::{ISSUED, base64url, link_claims, link_token, minted, unbase64url};
+pub use mmdb::mmdb;
 pub use openpgp::{FIXTURES, openpgp};
 pub use pack::pack;
 pub use text::{pattern, query, range, target};
@@ -45,6 +47,7 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("delta_code", delta_code),
     ("apply", apply),
     ("plan", plan),
+    ("mmdb", mmdb),
     ("link_token", link_token),
     ("link_claims", link_claims),
 ];

@@ -12,6 +12,7 @@ use crate::catalog::{Catalog, RepositoryRecord, TokenRecord};
 use crate::clock::{Clock, SystemClock};
 use crate::distribute::Receiver;
 use crate::error::{Error, ErrorKind, Result};
+use crate::govern::{Pairings, Tokens};
 use crate::key::{Algorithm, KeySet, SigningKey};
 use crate::meta::RedbStore;
 use crate::name::{NodeName, RepositoryName, Tenant};
@@ -80,8 +81,11 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     let blobs = Arc::new(FsBlobStore::open(data.join("blobs"))?);
     let store = Arc::new(RedbStore::open(data.join("meta.redb"))?);
     let clock = options.clock;
-    let catalog = Catalog::open(store, options.tenant).await?;
-    let identity = identity(&data.join("identity.key"), &options.name, &*clock)?;
+    let catalog = Catalog::open(store.clone(), options.tenant.clone()).await?;
+    let identity = Arc::new(identity(&data.join("identity.key"), &options.name, &*clock)?);
+    let tokens_of_users = Arc::new(Tokens::open(store.clone(), &options.tenant).await?);
+    let pairings =
+        Arc::new(Pairings::open(store, &options.tenant, options.name.clone(), identity.clone()).await?);
     for (name, public) in &options.repositories {
         let format = catalog.repository(name).await?.map_or_else(|| "generic".into(), |known| known.format);
         catalog.set_repository(name, &RepositoryRecord { format, public: *public }).await?;
@@ -95,7 +99,7 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     }
     let authenticator =
         TokenAuthenticator::new(tokens.into_iter().map(|token| (token.fingerprint, token.name)));
-    let mut receiver = Receiver::open(catalog, blobs, clock, options.name, Arc::new(identity)).await?;
+    let mut receiver = Receiver::open(catalog, blobs, clock, options.name, identity).await?;
     receiver = receiver.with_public_repositories(options.public);
     #[cfg(feature = "delta")]
     {
@@ -104,12 +108,18 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     if let Some(roots) = options.roots {
         receiver = receiver.with_pinned_roots(roots);
     }
+    for state in pairings.list().await? {
+        if let (Some(_), Some(roots)) = (state.to_peer(), state.peer().and_then(|peer| peer.roots.as_ref())) {
+            receiver.pin_roots(roots);
+        }
+    }
     let mut gate = Gate::new();
     if let Some(hosts) = options.hosts {
         gate = gate.with_hosts(hosts);
     }
     let policies = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(TokenHolders)]);
     let edge = Edge::new(receiver, gate, Arc::new(authenticator), policies);
+    let edge = edge.with_access(tokens_of_users, pairings);
     Ok(Opened { edge, token: first })
 }
 

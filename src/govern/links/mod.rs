@@ -197,6 +197,7 @@ impl Links {
             snapshot.sequence = snapshot.sequence.max(sequence);
         }
         if let Some((stored, _)) = inner.state.read::<Grace>("grace").await? {
+            let stored = stored.with_seconds(inner.options.grace);
             *inner.grace.write().unwrap_or_else(PoisonError::into_inner) = stored;
         }
         let links = Links(Arc::new(inner));
