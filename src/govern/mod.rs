@@ -10,8 +10,9 @@ mod record;
 mod tokens;
 
 pub use links::{
-    Admission, KeyRecord, LinkDirectory, LinkInfo, LinkOptions, LinkRecord, LinkVault, Links, MemoryLinkVault,
-    MintOrder, Minted, PolicyRecord, Revocation, RevocationUpdate, Revoked, SharedKey, Transfer,
+    Admission, KeyRecord, LinkDirectory, LinkInfo, LinkOptions, LinkRecord, LinkVault, Links,
+    MemoryLinkVault, MintOrder, Minted, PolicyRecord, Revocation, RevocationUpdate, Revoked, SharedKey,
+    Transfer,
 };
 pub use pairings::{Pairings, pairing_event};
 pub use policies::{InForce, KEPT, Policies, PolicyVersion};

@@ -140,9 +140,7 @@ impl Inner {
         let secret = self.vault.secret(&name)?;
         let key = match (&secret, &record.public) {
             (Some(secret), _) => LinkKey::from_secret(name.clone(), secret, record.created)?,
-            (None, Some(public)) => {
-                LinkKey::public(name.clone(), PublicKey::parse(public)?, record.created)?
-            }
+            (None, Some(public)) => LinkKey::public(name.clone(), PublicKey::parse(public)?, record.created)?,
             (None, None) => {
                 warn!(key = %name, "the secret of a link key is missing: its links are refused");
                 return Ok(LinkKey::forgotten(name, record.algorithm, record.created));

@@ -219,10 +219,8 @@ impl Links {
 
     async fn page(&self, after: Option<LinkId>, now: Timestamp) -> Result<Vec<(LinkId, Timestamp)>> {
         let minted = &self.0.minted;
-        let first = after.map_or_else(
-            || minted.key(""),
-            |after| [minted.key(&after.to_string()), vec![0]].concat(),
-        );
+        let first =
+            after.map_or_else(|| minted.key(""), |after| [minted.key(&after.to_string()), vec![0]].concat());
         // Ids begin with the time of minting: later ones cannot have ended long ago.
         let last = LinkId::from_number((u128::from(now.as_unix().unsigned_abs()) * 1000) << 80);
         let end = minted.key(&last.to_string());
@@ -230,7 +228,8 @@ impl Links {
             return Ok(Vec::new());
         }
         let entries = minted.store().scan(&first[..]..&end[..], PAGE).await?;
-        let read = |entry| decode::<LinkRecord>(entry).map(|record| (record.claims.id, record.claims.expires));
+        let read =
+            |entry| decode::<LinkRecord>(entry).map(|record| (record.claims.id, record.claims.expires));
         entries.iter().map(read).collect()
     }
 }

@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::link::{
-    Claims, KeyName, KeyState, LinkAlgorithm, LinkId, LinkPolicy, Note, PolicyName, Usage,
-};
+use crate::link::{Claims, KeyName, KeyState, LinkAlgorithm, LinkId, LinkPolicy, Note, PolicyName, Usage};
 use crate::name::Tenant;
 
 /// A link that was minted here.

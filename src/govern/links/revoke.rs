@@ -36,7 +36,9 @@ impl Links {
     pub async fn revoke_subject(&self, subject: &str, note: Note) -> Result<u64> {
         let length = subject.chars().count();
         if !(1..=128).contains(&length) || subject.chars().any(char::is_control) {
-            return Err(Error::invalid("a subject has 1 to 128 characters, none of them a control character"));
+            return Err(Error::invalid(
+                "a subject has 1 to 128 characters, none of them a control character",
+            ));
         }
         let minimum = self.snapshot().revocations.next_epoch(subject);
         let what = Revoked::Subject { subject: subject.to_owned(), minimum };
@@ -192,7 +194,8 @@ impl Links {
             revocations.push(decode(entry)?);
             if more {
                 let digits = entry.key.get(self.0.revoked.key("").len()..).unwrap_or_default();
-                sequence = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).unwrap_or(after);
+                sequence =
+                    std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).unwrap_or(after);
             }
         }
         let live = snapshot.keys.iter().filter(|key| key.state() != KeyState::Revoked);

@@ -78,8 +78,10 @@ async fn a_link_opens_until_it_is_revoked_and_stays_so() {
     for algorithm in [LinkAlgorithm::HmacSha256, LinkAlgorithm::Ed25519] {
         let world = World { store: Arc::default(), vault: Arc::default(), ..World::new() };
         let links = world.with_key(algorithm).await;
-        let (one, other) =
-            (links.mint(&order(), "user:alice", NOW).await.unwrap(), links.mint(&order(), "x", NOW).await.unwrap());
+        let (one, other) = (
+            links.mint(&order(), "user:alice", NOW).await.unwrap(),
+            links.mint(&order(), "x", NOW).await.unwrap(),
+        );
         let running = world.get(&links, &one).await.unwrap();
         assert!(running.still_valid());
         let id = one.record.claims.id;
@@ -343,7 +345,8 @@ async fn what_ran_out_is_forgotten() {
     links.upkeep(end.plus(KEEP + 1)).await.unwrap();
     assert!(links.list(None, 9).await.unwrap().is_empty());
     let left = world.store.scan(&b"g"[..]..&b"h"[..], 100).await.unwrap();
-    let left: Vec<String> = left.iter().map(|entry| String::from_utf8_lossy(&entry.key).replace('\0', "/")).collect();
+    let left: Vec<String> =
+        left.iter().map(|entry| String::from_utf8_lossy(&entry.key).replace('\0', "/")).collect();
     assert!(left.iter().all(|key| key.contains("link-state")), "{left:?}");
     // Numbers do not begin anew.
     assert_eq!(world.open().await.sequence(), 1);
@@ -354,7 +357,10 @@ async fn a_key_whose_file_is_gone_stops_nothing_else() {
     let world = World::new();
     let links = world.with_key(LinkAlgorithm::HmacSha256).await;
     let lost = links.mint(&order(), "x", NOW).await.unwrap();
-    links.create_key(Some(KeyName::new("k2").unwrap()), LinkAlgorithm::Ed25519, "x", NOW.plus(1)).await.unwrap();
+    links
+        .create_key(Some(KeyName::new("k2").unwrap()), LinkAlgorithm::Ed25519, "x", NOW.plus(1))
+        .await
+        .unwrap();
     let kept = links.mint(&order(), "x", NOW).await.unwrap();
     world.vault.remove(&KeyName::new("k1").unwrap()).unwrap();
     let links = world.open().await;

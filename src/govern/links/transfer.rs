@@ -16,7 +16,6 @@ use crate::range::ByteRange;
 
 /// A token that was found good for a request, before what it asks for was looked up.
 #[derive(Debug)]
-#[must_use]
 pub struct Admission {
     links: Links,
     link: VerifiedLink,
@@ -26,7 +25,12 @@ pub struct Admission {
 }
 
 impl Admission {
-    pub(super) fn new(links: Links, link: VerifiedLink, generation: u64, request: &LinkRequest<'_>) -> Admission {
+    pub(super) fn new(
+        links: Links,
+        link: VerifiedLink,
+        generation: u64,
+        request: &LinkRequest<'_>,
+    ) -> Admission {
         Admission { links, link, generation, now: request.now, download: request.method == "GET" }
     }
 

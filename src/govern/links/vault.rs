@@ -80,7 +80,8 @@ impl LinkVault for LinkDirectory {
         // Written aside and renamed: a crash leaves a whole file or none. A key's id has no dot, so
         // no key has this name.
         let (path, aside) = (self.path(key), self.0.join(format!("{key}.new.key")));
-        let written = write(&aside, secret).and_then(|()| fs::rename(&aside, &path)).and_then(|()| self.sync());
+        let written =
+            write(&aside, secret).and_then(|()| fs::rename(&aside, &path)).and_then(|()| self.sync());
         written.map_err(|cause| {
             // It is of no use to anyone; the first error is the one worth telling.
             let _ = fs::remove_file(&aside);
