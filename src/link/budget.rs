@@ -208,13 +208,19 @@ impl Budget {
         slot.moved = slot.moved.saturating_add(got.len());
         slot.delivered = slot.delivered.union(&got);
         slot.unconfirmed = slot.unconfirmed.union(&one.revived).difference(&slot.delivered);
-        let idle = slot.reservations.is_empty();
-        if idle && slot.is_complete() {
-            self.closed += 1;
-            self.slots.remove(at);
-        } else if idle && slot.delivered.is_empty() && slot.unconfirmed.is_empty() {
-            self.slots.remove(at);
+        self.tidy();
+    }
+
+    /// Ends a reservation of which nobody knows how much was delivered: it stays paid, and is free
+    /// once for the same client.
+    pub fn abandon(&mut self, id: u64) {
+        for slot in &mut self.slots {
+            if let Some(index) = slot.reservations.iter().position(|one| one.id == id) {
+                let one = slot.reservations.remove(index);
+                slot.unconfirmed = slot.unconfirmed.union(&one.fresh).union(&one.revived);
+            }
         }
+        self.tidy();
     }
 
     /// What a start makes of a stored budget: the requests that held reservations are dead, and how
@@ -225,11 +231,16 @@ impl Budget {
                 slot.unconfirmed = slot.unconfirmed.union(&one.fresh).union(&one.revived);
             }
         }
-        // A slot whose last byte was delivered while a repeat ran.
+        self.tidy();
+    }
+
+    /// Closes idle slots whose last byte was delivered, and drops those that hold nothing.
+    fn tidy(&mut self) {
+        let complete = |slot: &Slot| slot.reservations.is_empty() && slot.is_complete();
         let before = self.slots.len();
-        self.slots.retain(|slot| !slot.is_complete());
+        self.slots.retain(|slot| !complete(slot));
         self.closed += (before - self.slots.len()) as u64;
-        self.slots.retain(|slot| slot.held() > 0);
+        self.slots.retain(|slot| slot.held() > 0 || !slot.reservations.is_empty());
     }
 
     /// Whether requests hold reservations.

@@ -52,6 +52,13 @@ impl Grace {
         Grace { seconds: seconds.clamp(0, MAX_GRACE), entries: HashMap::new(), count: 0 }
     }
 
+    /// The same downloads; those that begin from now on may go on for `seconds`.
+    #[must_use]
+    pub fn with_seconds(mut self, seconds: i64) -> Grace {
+        self.seconds = seconds.clamp(0, MAX_GRACE);
+        self
+    }
+
     /// A download of `digest` by `client` begins at `now`; `true` if it was not known. It is not
     /// remembered if the link's time is over, or if too many are.
     pub fn begin(&mut self, claims: &Claims, digest: Digest, client: Option<IpAddr>, now: Timestamp) -> bool {
