@@ -4,9 +4,11 @@
 //! edge and the source, use them.
 
 mod pairings;
+mod policies;
 mod record;
 mod tokens;
 
 pub use pairings::{Pairings, pairing_event};
+pub use policies::{InForce, KEPT, Policies, PolicyVersion};
 pub(crate) use record::Records;
 pub use tokens::Tokens;

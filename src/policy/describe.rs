@@ -159,7 +159,12 @@ fn principal(
         Some(("peer", name)) => {
             let use_case =
                 use_case.ok_or_else(|| Error::invalid(format!("{who} is described without its use case")))?;
-            Ok(Principal::Peer(Arc::new(Peer { name: name.parse()?, use_case, credential: String::new() })))
+            Ok(Principal::Peer(Arc::new(Peer {
+                name: name.parse()?,
+                use_case,
+                credential: String::new(),
+                scopes,
+            })))
         }
         Some(("link", id)) => {
             Ok(Principal::Link(Arc::new(LinkHolder { id: id.to_owned(), key: String::new(), subject: None })))

@@ -208,5 +208,5 @@ fn judge(
         _ => policy.rights(&request),
     };
     let judged = rights.and_then(|()| policy.restricted(&request));
-    Some(judged.map_err(|refusal| (refusal.rule, refusal.reason)))
+    Some(judged.map(drop).map_err(|refusal| (refusal.rule, refusal.reason)))
 }
