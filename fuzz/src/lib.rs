@@ -8,6 +8,8 @@ mod deflate;
 mod delta;
 mod document;
 mod json;
+mod mmdb;
+mod link;
 mod openpgp;
 mod pack;
 mod text;
@@ -17,6 +19,8 @@ pub use deflate::deflate;
 pub use delta::{apply, open, plan, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
+pub use mmdb::mmdb;
+pub use link::{ISSUED, base64url, link_claims, link_token, minted, unbase64url};
 pub use openpgp::{FIXTURES, openpgp};
 pub use pack::pack;
 pub use text::{pattern, query, range, target};
@@ -43,4 +47,7 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("delta_code", delta_code),
     ("apply", apply),
     ("plan", plan),
+    ("mmdb", mmdb),
+    ("link_token", link_token),
+    ("link_claims", link_claims),
 ];

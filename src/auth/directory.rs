@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use http::HeaderMap;
 use http::request::Parts;
 
-use super::{Authenticator, Challenge, Presented, presented, token_challenge};
+use super::{Authenticator, Challenge, MAX_CREDENTIAL, Presented, presented, token_challenge};
 use crate::access::Principal;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -60,7 +60,7 @@ impl DirectoryAuthenticator {
 #[async_trait]
 impl Authenticator for DirectoryAuthenticator {
     async fn authenticate(&self, parts: &Parts) -> Result<Option<Principal>> {
-        let Some(Presented { user, token }) = presented(&parts.headers)? else { return Ok(None) };
+        let Some(Presented { user, token }) = presented(&parts.headers, MAX_CREDENTIAL)? else { return Ok(None) };
         self.directory.find(user.as_deref(), &token, self.clock.now())
     }
 
@@ -89,7 +89,7 @@ impl PeerAuthenticator {
 #[async_trait]
 impl Authenticator for PeerAuthenticator {
     async fn authenticate(&self, parts: &Parts) -> Result<Option<Principal>> {
-        let Some(Presented { token, .. }) = presented(&parts.headers)? else { return Ok(None) };
+        let Some(Presented { token, .. }) = presented(&parts.headers, MAX_CREDENTIAL)? else { return Ok(None) };
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let request = ControlRequest { method: parts.method.as_str(), target };
         self.directory.find(&token, request, signature(&parts.headers)?, self.clock.now())

@@ -2,6 +2,14 @@
 
 mod certificate;
 mod directory;
+#[cfg(feature = "oidc")]
+mod jwk;
+#[cfg(feature = "oidc")]
+mod jwks;
+#[cfg(feature = "oidc")]
+mod jwt;
+#[cfg(feature = "oidc")]
+mod oidc;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,6 +30,10 @@ pub use self::certificate::{CertificateAuthenticator, CertificateMark, Certifica
 pub use self::directory::{
     DirectoryAuthenticator, PeerAuthenticator, PeerDirectory, TokenDirectory, signed_body,
 };
+#[cfg(feature = "oidc")]
+pub use self::jwks::{Jwks, JwksFile, JwksLimits, JwksSource, JwksState};
+#[cfg(feature = "oidc")]
+pub use self::oidc::{ClaimPath, ClaimValue, Issuer, MAX_LEEWAY, OidcAuthenticator};
 
 /// Longest credential that is looked at, in bytes.
 const MAX_CREDENTIAL: usize = 4096;
@@ -140,7 +152,7 @@ impl TokenAuthenticator {
 #[async_trait]
 impl Authenticator for TokenAuthenticator {
     async fn authenticate(&self, parts: &Parts) -> Result<Option<Principal>> {
-        let Some(Presented { token, .. }) = presented(&parts.headers)? else { return Ok(None) };
+        let Some(Presented { token, .. }) = presented(&parts.headers, MAX_CREDENTIAL)? else { return Ok(None) };
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         match known.get(&token.fingerprint()) {
             Some(name) => Ok(Some(Principal::Token { name: name.clone() })),
@@ -165,14 +177,14 @@ pub(crate) struct Presented {
 }
 
 /// The token a request presents, if it presents one: as `Authorization: Bearer` (RFC 6750), as the
-/// password of `Authorization: Basic` (RFC 7617), or as `X-JFrog-Art-Api`.
-pub(crate) fn presented(headers: &HeaderMap) -> Result<Option<Presented>> {
+/// password of `Authorization: Basic` (RFC 7617), or as `X-JFrog-Art-Api`, in at most `limit` bytes.
+pub(crate) fn presented(headers: &HeaderMap, limit: usize) -> Result<Option<Presented>> {
     let mut found = None;
     for value in headers.get_all(AUTHORIZATION) {
-        keep(&mut found, authorization(value)?)?;
+        keep(&mut found, authorization(bounded(value, limit)?)?)?;
     }
     for value in headers.get_all("x-jfrog-art-api") {
-        let token = Secret::new(bounded(value)?.as_bytes());
+        let token = Secret::new(bounded(value, limit)?.as_bytes());
         keep(&mut found, Presented { user: None, token })?;
     }
     Ok(found)
@@ -185,15 +197,15 @@ fn keep(found: &mut Option<Presented>, presented: Presented) -> Result<()> {
     }
 }
 
-fn bounded(value: &HeaderValue) -> Result<&HeaderValue> {
-    if value.len() > MAX_CREDENTIAL {
-        return Err(Error::invalid(format!("the credentials have more than {MAX_CREDENTIAL} bytes")));
+fn bounded(value: &HeaderValue, limit: usize) -> Result<&HeaderValue> {
+    if value.len() > limit {
+        return Err(Error::invalid(format!("the credentials have more than {limit} bytes")));
     }
     Ok(value)
 }
 
 fn authorization(value: &HeaderValue) -> Result<Presented> {
-    let text = bounded(value)?.to_str().map_err(|_| unreadable())?;
+    let text = value.to_str().map_err(|_| unreadable())?;
     let (scheme, rest) = text.split_once(' ').ok_or_else(unreadable)?;
     let rest = rest.trim_matches(' ');
     // RFC 9110 section 11.1: the scheme is a case-insensitive token.

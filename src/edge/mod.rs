@@ -11,6 +11,8 @@ mod download;
 pub mod gate;
 mod governance;
 pub mod integrity;
+#[cfg(feature = "oidc")]
+mod jwks;
 mod listing;
 mod media;
 pub mod metric;
@@ -30,6 +32,8 @@ pub use gate::{Admitted, Gate};
 pub use governance::{AuditFull, Governance};
 #[cfg(feature = "redb")]
 pub use open::{EdgeOptions, Opened, new_token, open};
+#[cfg(feature = "oidc")]
+pub use jwks::RemoteJwks;
 pub use problem::Problem;
 pub use service::Edge;
 pub use tenancy::{Tenancy, Tenants};
