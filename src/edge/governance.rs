@@ -9,6 +9,7 @@ use crate::address::TrustedProxies;
 use crate::audit::{AuditSink, Event};
 use crate::error::Result;
 use crate::geo::{GeoResolver, NoGeo};
+use crate::govern::Links;
 
 /// The parts that judge requests and remember what happened. Each can be somebody else's.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Governance {
     pub proxies: TrustedProxies,
     /// Tells countries.
     pub geo: Arc<dyn GeoResolver>,
+    /// The signed URLs it honours.
+    pub links: Option<Links>,
     /// Takes what happened.
     pub audit: Arc<dyn AuditSink>,
     /// What becomes of public downloads that cannot be recorded.
@@ -40,6 +43,7 @@ impl Governance {
         Governance {
             proxies: TrustedProxies::none(),
             geo: Arc::new(NoGeo),
+            links: None,
             audit: Arc::new(Unrecorded),
             audit_full: AuditFull::Deny,
         }
@@ -56,6 +60,13 @@ impl Governance {
     #[must_use]
     pub fn with_geo(mut self, geo: Arc<dyn GeoResolver>) -> Governance {
         self.geo = geo;
+        self
+    }
+
+    /// The same with these signed URLs.
+    #[must_use]
+    pub fn with_links(mut self, links: Links) -> Governance {
+        self.links = Some(links);
         self
     }
 

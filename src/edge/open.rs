@@ -14,7 +14,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::distribute::Receiver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::geo::{GeoResolver, NoGeo};
-use crate::govern::{Pairings, Policies, Tokens};
+use crate::govern::{LinkDirectory, LinkOptions, Links, Pairings, Policies, Tokens};
 use crate::key::{Algorithm, KeySet, SigningKey};
 use crate::meta::RedbStore;
 use crate::name::{NodeName, RepositoryName, Tenant};
@@ -47,6 +47,8 @@ pub struct EdgeOptions {
     pub proxies: TrustedProxies,
     /// Tells countries.
     pub geo: Arc<dyn GeoResolver>,
+    /// The groups of edges it belongs to, as links name them.
+    pub groups: Vec<NodeName>,
     /// Asked before the edge's own tokens who is there, the last one first.
     pub authenticators: Vec<Arc<dyn Authenticator>>,
 }
@@ -64,6 +66,7 @@ impl EdgeOptions {
             clock: Arc::new(SystemClock),
             proxies: TrustedProxies::none(),
             geo: Arc::new(NoGeo),
+            groups: Vec::new(),
             authenticators: Vec::new(),
         })
     }
@@ -95,6 +98,9 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     let catalog = Catalog::open(store.clone(), options.tenant.clone()).await?;
     let identity = Arc::new(identity(&data.join("identity.key"), &options.name, &*clock)?);
     let tokens_of_users = Arc::new(Tokens::open(store.clone(), &options.tenant).await?);
+    let vault = Arc::new(LinkDirectory::open(data.join("links"))?);
+    let for_links = LinkOptions::new(options.name.clone()).with_groups(options.groups);
+    let links = Links::open(store.clone(), &options.tenant, vault, for_links).await?;
     let policies = Arc::new(Policies::open(store.clone(), &options.tenant).await?);
     let pairings =
         Arc::new(Pairings::open(store, &options.tenant, options.name.clone(), identity.clone()).await?);
@@ -130,7 +136,7 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
         gate = gate.with_hosts(hosts);
     }
     let built_in = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(TokenHolders)]);
-    let governance = Governance::none().with_proxies(options.proxies).with_geo(options.geo);
+    let governance = Governance::none().with_proxies(options.proxies).with_geo(options.geo).with_links(links);
     let mut edge = Edge::new(receiver, gate, Arc::new(authenticator), built_in)
         .with_access(tokens_of_users, pairings)
         .with_policies(policies)
