@@ -16,6 +16,7 @@ pub mod edge;
 pub mod error;
 pub mod govern;
 pub mod key;
+pub mod merkle;
 pub mod meta;
 pub mod name;
 pub mod pattern;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The layers from the bottom up. A module may name what stands in an earlier row, and itself.
 const LAYERS: &[(&str, &[&str])] = &[
     ("L0 words: error", &["error"]),
-    ("L0 words", &["digest", "name", "range", "clock", "blocking", "pattern", "place", "address"]),
+    ("L0 words", &["digest", "name", "range", "clock", "blocking", "pattern", "place", "address", "merkle"]),
     ("L0 words made of words", &["secret", "access", "window"]),
     ("L1 key", &["key"]),
     ("L1 documents", &["bundle", "link", "token", "delta"]),

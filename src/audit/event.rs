@@ -75,6 +75,10 @@ pub mod kind {
     pub const CONFIG_CHANGED: &str = "config.changed";
     /// A person's data was erased.
     pub const PERSON_ERASED: &str = "person.erased";
+    /// A log begins; the object is its name.
+    pub const AUDIT_OPENED: &str = "audit.opened";
+    /// Old entries were dropped; the object is the first and the last of them.
+    pub const AUDIT_RETENTION: &str = "audit.retention";
     /// Events are missing here: the log says so itself.
     pub const AUDIT_GAP: &str = "audit.gap";
 }
