@@ -317,7 +317,8 @@ impl TileLog {
     /// # Errors
     /// [`ErrorKind::NotFound`] if no checkpoint reaches that far.
     pub fn root(&self, size: u64) -> Result<Hash> {
-        self.shared.with_hashes(size, |reader| merkle::root(size, |level, index| reader.subtree(level, index)))
+        self.shared
+            .with_hashes(size, |reader| merkle::root(size, |level, index| reader.subtree(level, index)))
     }
 
     /// Shows that entry `index` is in the tree of `size` entries.
@@ -345,7 +346,8 @@ impl TileLog {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there are not so many yet.
     pub fn tile(&self, level: u32, index: u64, width: usize) -> Result<Vec<u8>> {
-        let missing = || Error::new(ErrorKind::NotFound, format!("there is no {}", tile_path(level, index, width)));
+        let missing =
+            || Error::new(ErrorKind::NotFound, format!("there is no {}", tile_path(level, index, width)));
         if level > 7 || width == 0 || width > TILE {
             return Err(missing());
         }
@@ -470,7 +472,8 @@ impl Shared {
     }
 
     pub(super) fn entries(&self, from: u64, mut each: impl FnMut(u64, &[u8]) -> Result<bool>) -> Result<()> {
-        let during = |cause| Error::io(format_args!("reading the audit log {}", self.directory.display()), cause);
+        let during =
+            |cause| Error::io(format_args!("reading the audit log {}", self.directory.display()), cause);
         let (segments, end) = {
             let mut append = lock(&self.append);
             if matches!(append.health, Health::Good | Health::Spare) {
@@ -480,7 +483,10 @@ impl Shared {
             let Some(begin) = begin.checked_sub(1) else {
                 return Err(Error::new(
                     ErrorKind::Gone,
-                    format!("the entries up to {} were dropped", append.segments.first().map_or(0, |s| s.first)),
+                    format!(
+                        "the entries up to {} were dropped",
+                        append.segments.first().map_or(0, |s| s.first)
+                    ),
                 ));
             };
             let segments: Vec<SegmentFile> = (append.segments[begin..].iter().enumerate())
@@ -571,13 +577,9 @@ pub(super) fn own<'a>(
 
 /// The end of a download that a crash ended.
 fn aborted(now: Timestamp, start: u64) -> Entry<'static> {
-    let res = Outcome { reason: Some("the edge stopped".into()), complete: Some(false), ..Outcome::default() };
-    Entry {
-        of: Some(start),
-        who: None,
-        res: Some(res),
-        ..own(now, kind::DOWNLOAD_END, None, None)
-    }
+    let res =
+        Outcome { reason: Some("the edge stopped".into()), complete: Some(false), ..Outcome::default() };
+    Entry { of: Some(start), who: None, res: Some(res), ..own(now, kind::DOWNLOAD_END, None, None) }
 }
 
 #[async_trait]

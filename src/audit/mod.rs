@@ -23,7 +23,9 @@ pub use append::Health;
 pub use entry::{Entry, Outcome, Text, What};
 pub use event::{Event, kind};
 pub use log::{LogOptions, TileLog};
-pub use note::{Checkpoint, MAX_NOTE, MAX_SIGNATURES, NoteSignature, Observed, Witness, origin, verifier_key};
+pub use note::{
+    Checkpoint, MAX_NOTE, MAX_SIGNATURES, NoteSignature, Observed, Witness, origin, verifier_key,
+};
 pub use person::Person;
 pub use tile::{TILE, entries_path, parse_number_path, tile_path};
 

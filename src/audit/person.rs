@@ -99,9 +99,9 @@ impl People {
         disk.create_dirs(&directory).map_err(during)?;
         let secret = disk::read_if_there(&*disk, &directory.join("secret")).map_err(during)?;
         // A damaged secret loses the link between the hashes of this month, and nothing else.
-        let secret = secret.map(Zeroizing::new).filter(|secret| {
-            secret.len() == 74 && crc32c(0, &secret[..70]).to_le_bytes() == secret[70..]
-        });
+        let secret = secret
+            .map(Zeroizing::new)
+            .filter(|secret| secret.len() == 74 && crc32c(0, &secret[..70]).to_le_bytes() == secret[70..]);
         let state = match secret {
             Some(secret) => State {
                 month: String::from_utf8_lossy(&secret[..6]).into_owned(),
@@ -124,7 +124,12 @@ impl People {
     }
 
     /// The reduced form of a principal and an address; `None` if neither is personal.
-    pub(super) fn reduce(&self, who: &str, ip: Option<IpAddr>, at: Timestamp) -> Result<Option<Arc<Reduced>>> {
+    pub(super) fn reduce(
+        &self,
+        who: &str,
+        ip: Option<IpAddr>,
+        at: Timestamp,
+    ) -> Result<Option<Arc<Reduced>>> {
         let user = who.strip_prefix("user:");
         let ip = ip.map(|ip| ip.to_canonical());
         if user.is_none() && ip.is_none() {
@@ -249,7 +254,9 @@ impl People {
         let _state = self.lock();
         let first = month(moment);
         for kind in [".keys", ".rows"] {
-            for name in self.names(kind)?.iter().filter(|name| name.get(..6).is_some_and(|month| *month < *first)) {
+            for name in
+                self.names(kind)?.iter().filter(|name| name.get(..6).is_some_and(|month| *month < *first))
+            {
                 self.disk.remove(&self.directory.join(name))?;
             }
         }
@@ -317,7 +324,8 @@ impl People {
     fn files<'s>(&self, state: &'s mut State) -> std::io::Result<&'s mut Files> {
         if state.files.is_none() {
             let taken = self.names(".rows")?;
-            let number = taken.iter().filter_map(|name| name.get(7..)?.strip_suffix(".rows")?.parse::<u64>().ok());
+            let number =
+                taken.iter().filter_map(|name| name.get(7..)?.strip_suffix(".rows")?.parse::<u64>().ok());
             let number = number.max().map_or(0, |number| number + 1);
             let create = |kind: &str| {
                 let name = format!("{}-{number}.{kind}", state.month);

@@ -20,6 +20,7 @@ mod converge;
 mod dial;
 mod edges;
 mod file;
+mod governance;
 mod keys;
 mod query;
 mod record;
@@ -48,6 +49,7 @@ pub use self::converge::{
 #[cfg(feature = "client")]
 pub use self::dial::HttpDial;
 pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
+pub use self::governance::Governance;
 pub use self::keys::{NewKey, Ring, Role};
 pub use self::query::{MAX_DEPTH, MAX_QUERY, Query};
 pub use self::selection::Selection;
