@@ -8,7 +8,7 @@ use distedge::distribute::Window;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
 use distedge::secret::Secret;
-use distedge::source::{EdgeRecord, Source};
+use distedge::source::{Actor, EdgeRecord};
 use serde_json::json;
 
 use crate::keys::read_secret;
@@ -77,7 +77,8 @@ fn parse_rate(text: &str) -> Result<Rate> {
 }
 
 impl Set {
-    async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         let mut edge = source.edge(&self.name).await?.ok_or_else(|| unknown(&self.name))?;
         if let Some(Rate(rate)) = self.rate {
             edge.rate = rate;
@@ -85,7 +86,7 @@ impl Set {
         if self.any_time || !self.window.is_empty() {
             edge.windows.clone_from(&self.window);
         }
-        source.set_edge(&edge, None).await?;
+        actor.set_edge(&edge, None).await?;
         output.show(|| json!(edge), || format!("The edge {}: {}.", edge.name, limits(&edge)));
         Ok(())
     }
@@ -129,7 +130,8 @@ pub(crate) struct Add {
 }
 
 impl Add {
-    async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         if std::env::args_os().any(|arg| arg.to_string_lossy().starts_with("--token=") || arg == "--token") {
             output.warn(
                 "a token on the command line can be read by others on this machine; prefer --token-file",
@@ -160,7 +162,7 @@ impl Add {
             output
                 .warn(&format!("the token for {} travels unencrypted: use https outside of tests", edge.url));
         }
-        source.set_edge(&edge, token.as_ref()).await?;
+        actor.set_edge(&edge, token.as_ref()).await?;
         if source.edge_token(&edge.name)?.is_none() {
             output.warn(&format!("the edge {} has no token yet, and will not let this source in", edge.name));
         }
@@ -170,10 +172,11 @@ impl Add {
 }
 
 impl Edge {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         match self {
-            Edge::Add(add) => add.run(source, output).await?,
-            Edge::Set(set) => set.run(source, output).await?,
+            Edge::Add(add) => add.run(actor, output).await?,
+            Edge::Set(set) => set.run(actor, output).await?,
             Edge::List => {
                 let edges = source.edges().await?;
                 output.show(
@@ -185,7 +188,7 @@ impl Edge {
                 );
             }
             Edge::Remove { name } => {
-                if !source.remove_edge(name).await? {
+                if !actor.remove_edge(name).await? {
                     return Err(unknown(name));
                 }
                 output.show(
@@ -197,7 +200,7 @@ impl Edge {
                 if source.edge(name).await?.is_none() {
                     return Err(unknown(name));
                 }
-                source.forget_identity(name).await?;
+                actor.forget_identity(name).await?;
                 output.show(
                     || json!({"repinned": name}),
                     || format!("The next contact with the edge {name} pins its identity key."),

@@ -331,7 +331,7 @@ impl Actor<'_> {
         }
         let now = self.source.clock.now();
         let event = self.event(kind::CHANGE_APPROVED).about_bundle(&record.bundle, &record.version).about(id);
-        let event = told(event, &format!("{}, asked for by {}", record.change, record.requested_by));
+        let event = told(event, &record.change.to_string());
         self.recorded(event, async {
             let approved = self.source.move_change(id, |record| {
                 // A change that was approved and not done is finished by whoever approves it again.
@@ -606,7 +606,8 @@ impl Actor<'_> {
 
     #[cold]
     fn deny(&self, action: Action, refusal: Refusal) -> Error {
-        let event = told(self.event(kind::CONTROL_DENIED).about(action.as_str()), &refusal.to_string());
+        // The rule alone: the sentence may name a person, whom the log must be able to forget.
+        let event = told(self.event(kind::CONTROL_DENIED).about(action.as_str()), &refusal.rule);
         // The refusal stands, whether or not the log takes it.
         let _ = self.authority.audit.record(event);
         Error::new(ErrorKind::Forbidden, refusal.to_string())
