@@ -60,7 +60,9 @@ impl DirectoryAuthenticator {
 #[async_trait]
 impl Authenticator for DirectoryAuthenticator {
     async fn authenticate(&self, parts: &Parts) -> Result<Option<Principal>> {
-        let Some(Presented { user, token }) = presented(&parts.headers, MAX_CREDENTIAL)? else { return Ok(None) };
+        let Some(Presented { user, token }) = presented(&parts.headers, MAX_CREDENTIAL)? else {
+            return Ok(None);
+        };
         self.directory.find(user.as_deref(), &token, self.clock.now())
     }
 
@@ -89,7 +91,9 @@ impl PeerAuthenticator {
 #[async_trait]
 impl Authenticator for PeerAuthenticator {
     async fn authenticate(&self, parts: &Parts) -> Result<Option<Principal>> {
-        let Some(Presented { token, .. }) = presented(&parts.headers, MAX_CREDENTIAL)? else { return Ok(None) };
+        let Some(Presented { token, .. }) = presented(&parts.headers, MAX_CREDENTIAL)? else {
+            return Ok(None);
+        };
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let request = ControlRequest { method: parts.method.as_str(), target };
         self.directory.find(&token, request, signature(&parts.headers)?, self.clock.now())

@@ -152,7 +152,9 @@ impl TokenAuthenticator {
 #[async_trait]
 impl Authenticator for TokenAuthenticator {
     async fn authenticate(&self, parts: &Parts) -> Result<Option<Principal>> {
-        let Some(Presented { token, .. }) = presented(&parts.headers, MAX_CREDENTIAL)? else { return Ok(None) };
+        let Some(Presented { token, .. }) = presented(&parts.headers, MAX_CREDENTIAL)? else {
+            return Ok(None);
+        };
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         match known.get(&token.fingerprint()) {
             Some(name) => Ok(Some(Principal::Token { name: name.clone() })),

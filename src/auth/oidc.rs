@@ -397,7 +397,9 @@ impl OidcAuthenticator {
 #[async_trait]
 impl Authenticator for OidcAuthenticator {
     async fn authenticate(&self, parts: &Parts) -> Result<Option<Principal>> {
-        let Some(Presented { token, .. }) = presented(&parts.headers, MAX_PRESENTED)? else { return Ok(None) };
+        let Some(Presented { token, .. }) = presented(&parts.headers, MAX_PRESENTED)? else {
+            return Ok(None);
+        };
         if !looks_like_one(token.expose()) {
             return Ok(None);
         }

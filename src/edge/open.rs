@@ -16,7 +16,7 @@ use crate::govern::{Pairings, Tokens};
 use crate::key::{Algorithm, KeySet, SigningKey};
 use crate::meta::RedbStore;
 use crate::name::{NodeName, RepositoryName, Tenant};
-use crate::policy::{PolicySet, PublicRead, TokenHolders};
+use crate::policy::{CompiledPolicy, PolicySet};
 use crate::secret::{Secret, private_directory};
 
 /// Most bytes of artefacts that wait to be complete.
@@ -117,7 +117,7 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     if let Some(hosts) = options.hosts {
         gate = gate.with_hosts(hosts);
     }
-    let policies = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(TokenHolders)]);
+    let policies = PolicySet::new(vec![Arc::new(CompiledPolicy::default())]);
     let edge = Edge::new(receiver, gate, Arc::new(authenticator), policies);
     let edge = edge.with_access(tokens_of_users, pairings);
     Ok(Opened { edge, token: first })
