@@ -18,7 +18,7 @@ use crate::govern::{LinkDirectory, LinkOptions, Links, Pairings, Policies, Token
 use crate::key::{Algorithm, KeySet, SigningKey};
 use crate::meta::RedbStore;
 use crate::name::{NodeName, RepositoryName, Tenant};
-use crate::policy::{PolicySet, PublicRead, TokenHolders};
+use crate::policy::{CompiledPolicy, PolicySet};
 use crate::secret::{Secret, private_directory};
 
 /// Most bytes of artefacts that wait to be complete.
