@@ -63,7 +63,7 @@ pub(crate) async fn sleep(duration: Duration) {
 
 /// Waits for `work` at most so long. Inside a tokio runtime it goes on to its end even if nobody
 /// waits any more; everywhere else it is waited for.
-#[cfg(feature = "delta")]
+#[cfg(any(feature = "delta", feature = "oidc"))]
 pub(crate) async fn within<T, W>(limit: Duration, work: W) -> Result<Option<T>>
 where
     T: Send + 'static,

@@ -9,6 +9,8 @@ mod deflate;
 mod delta;
 mod document;
 mod json;
+mod link;
+mod mmdb;
 mod openpgp;
 mod pack;
 mod policy;
@@ -20,6 +22,8 @@ pub use deflate::deflate;
 pub use delta::{apply, open, plan, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
+pub use link::{ISSUED, base64url, link_claims, link_token, minted, unbase64url};
+pub use mmdb::mmdb;
 pub use openpgp::{FIXTURES, openpgp};
 pub use pack::pack;
 pub use policy::{Draw, compare, policy, some_document, some_request};
@@ -49,4 +53,7 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("delta_code", delta_code),
     ("apply", apply),
     ("plan", plan),
+    ("mmdb", mmdb),
+    ("link_token", link_token),
+    ("link_claims", link_claims),
 ];

@@ -90,6 +90,17 @@ pub enum Reach {
 }
 
 impl Reach {
+    /// Whether everything that `other` reaches is reached, as far as their texts tell: the same
+    /// text, or everything of a kind. A pattern is never taken apart.
+    pub fn covers(&self, other: &Reach) -> bool {
+        match (self, other) {
+            (Reach::Everything, _) => true,
+            (Reach::Bundles(pattern), Reach::Bundles(_)) if matches!(pattern.as_str(), "*" | "**") => true,
+            (Reach::Artifacts(pattern), Reach::Artifacts(_)) if pattern.as_str() == "**" => true,
+            _ => self == other,
+        }
+    }
+
     /// Whether `resource` is reached.
     pub fn contains(&self, resource: Resource<'_>) -> bool {
         match (self, resource) {

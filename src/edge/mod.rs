@@ -11,6 +11,8 @@ mod download;
 pub mod gate;
 mod governance;
 pub mod integrity;
+#[cfg(feature = "oidc")]
+mod jwks;
 mod listing;
 mod media;
 pub mod metric;
@@ -28,6 +30,8 @@ use http::{Request, Response};
 pub use body::{Body, Delivered, GUARD_INTERVAL, Guard};
 pub use gate::{Admitted, Gate};
 pub use governance::{AuditFull, Governance};
+#[cfg(feature = "oidc")]
+pub use jwks::RemoteJwks;
 #[cfg(feature = "redb")]
 pub use open::{EdgeOptions, Opened, new_token, open};
 pub use problem::Problem;

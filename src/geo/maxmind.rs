@@ -74,12 +74,19 @@ impl MaxMindGeo {
     /// The database in the file `path` from the first [`refresh`](GeoResolver::refresh) at which it
     /// is good. Until then everything is unknown, and the state says why.
     pub fn watch(path: impl Into<PathBuf>) -> MaxMindGeo {
-        MaxMindGeo {
-            file: Watched::new(path, MAX_FILE),
-            max_age: None,
-            stale: Stale::default(),
-            clock: Arc::new(SystemClock),
-        }
+        MaxMindGeo::of(Watched::new(path, MAX_FILE))
+    }
+
+    /// The database that these bytes are, for as long as this lives.
+    ///
+    /// # Errors
+    /// As [`MaxMindGeo::open`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<MaxMindGeo> {
+        Database::verified(bytes).map(|database| MaxMindGeo::of(Watched::fixed(database)))
+    }
+
+    fn of(file: Watched<Database>) -> MaxMindGeo {
+        MaxMindGeo { file, max_age: None, stale: Stale::default(), clock: Arc::new(SystemClock) }
     }
 
     /// The same database, which is too old after `max_age`.
@@ -94,11 +101,6 @@ impl MaxMindGeo {
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> MaxMindGeo {
         self.clock = clock;
         self
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        self.file.path()
     }
 
     /// Reads the file again, whether it looks otherwise or not. It may wait for the disk.
@@ -141,7 +143,7 @@ impl GeoResolver for MaxMindGeo {
     }
 
     fn state(&self) -> GeoState {
-        let mut state = GeoState { file: Some(self.file.path().to_owned()), ..GeoState::default() };
+        let mut state = GeoState { file: self.file.path().map(Path::to_owned), ..GeoState::default() };
         let Some(database) = self.file.current() else {
             let why = self.file.fault();
             state.degraded = Some(why.unwrap_or_else(|| "no geo database has been read yet".into()));
@@ -201,15 +203,6 @@ fn country_of(found: &maxminddb::LookupResult<'_, Vec<u8>>) -> Option<Country> {
 fn damaged(cause: &maxminddb::MaxMindDbError) -> Error {
     let cause: String = cause.to_string().chars().take(300).collect();
     Error::new(ErrorKind::Corrupted, format!("the geo database is damaged: {cause}"))
-}
-
-/// Verifies `bytes` as a database and looks `addresses` up in it; `None` if it is refused. For
-/// fuzzing.
-#[cfg(feature = "testing")]
-#[doc(hidden)]
-pub fn verify_and_look_up(bytes: &[u8], addresses: &[IpAddr]) -> Option<Vec<Option<Country>>> {
-    let database = Database::verified(bytes.to_vec()).ok()?;
-    Some(addresses.iter().map(|address| database.country(*address)).collect())
 }
 
 #[cfg(test)]

@@ -123,11 +123,6 @@ impl NetworkFile {
         file.0.reload(load)?;
         Ok(file)
     }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        self.0.path()
-    }
 }
 
 fn load(bytes: Vec<u8>) -> Result<StaticGeo> {
@@ -142,7 +137,7 @@ impl GeoResolver for NetworkFile {
 
     fn state(&self) -> GeoState {
         GeoState {
-            file: Some(self.0.path().to_owned()),
+            file: self.0.path().map(Path::to_owned),
             database_type: Some("networks".into()),
             degraded: self.0.fault(),
             ..GeoState::default()

@@ -11,7 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// What was read from a file, until something better can be.
 #[derive(Debug)]
 pub(super) struct Watched<T> {
-    path: PathBuf,
+    /// `None` if it came from elsewhere, and stays.
+    path: Option<PathBuf>,
     /// Longest file, in bytes.
     limit: u64,
     current: RwLock<Option<Arc<T>>>,
@@ -20,11 +21,12 @@ pub(super) struct Watched<T> {
 
 #[derive(Debug, Default)]
 struct Seen {
+    /// Whether it was read at all.
+    begun: bool,
     /// How the file looked when it was read last, whether it was taken or not.
     stamp: Option<Stamp>,
     /// Why it was not taken.
     fault: Option<String>,
-    begun: bool,
 }
 
 /// What changes when a file does.
@@ -48,11 +50,18 @@ impl Stamp {
 impl<T> Watched<T> {
     /// Watches `path`; nothing is read yet.
     pub(super) fn new(path: impl Into<PathBuf>, limit: u64) -> Watched<T> {
-        Watched { path: path.into(), limit, current: RwLock::new(None), seen: Mutex::new(Seen::default()) }
+        Watched { path: Some(path.into()), limit, current: RwLock::default(), seen: Mutex::default() }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// `value`, which no file stands behind.
+    pub(super) fn fixed(value: T) -> Watched<T> {
+        let current = RwLock::new(Some(Arc::new(value)));
+        Watched { path: None, limit: 0, current, seen: Mutex::default() }
+    }
+
+    /// The file, if there is one.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// What was taken last.
@@ -72,24 +81,25 @@ impl<T> Watched<T> {
 
     /// Reads the file if it looks otherwise than last time; `true` if it was taken.
     pub(super) fn refresh(&self, load: impl FnOnce(Vec<u8>) -> Result<T>) -> Result<bool> {
+        let Some(path) = &self.path else { return Ok(false) };
         let mut seen = self.seen();
-        let stamp = std::fs::metadata(&self.path).ok().as_ref().map(Stamp::of);
+        let stamp = std::fs::metadata(path).ok().as_ref().map(Stamp::of);
         if seen.begun && seen.stamp == stamp {
             return Ok(false);
         }
-        self.take(&mut seen, load).map(|()| true)
+        self.take(path, &mut seen, load).map(|()| true)
     }
 
     /// Reads the file, whether it looks otherwise or not.
     pub(super) fn reload(&self, load: impl FnOnce(Vec<u8>) -> Result<T>) -> Result<()> {
-        self.take(&mut self.seen(), load)
+        self.path.as_ref().map_or(Ok(()), |path| self.take(path, &mut self.seen(), load))
     }
 
-    fn take(&self, seen: &mut Seen, load: impl FnOnce(Vec<u8>) -> Result<T>) -> Result<()> {
+    fn take(&self, path: &Path, seen: &mut Seen, load: impl FnOnce(Vec<u8>) -> Result<T>) -> Result<()> {
         seen.begun = true;
         // A writer that is at work while the file is read leaves it with another stamp.
-        let loaded = self.read(&mut seen.stamp).and_then(load);
-        match loaded.map_err(|error| error.context(self.path.display())) {
+        let loaded = self.read(path, &mut seen.stamp).and_then(load);
+        match loaded.map_err(|error| error.context(path.display())) {
             Ok(value) => {
                 let value = Some(Arc::new(value));
                 let old = std::mem::replace(
@@ -108,15 +118,15 @@ impl<T> Watched<T> {
         }
     }
 
-    fn read(&self, stamp: &mut Option<Stamp>) -> Result<Vec<u8>> {
+    fn read(&self, path: &Path, stamp: &mut Option<Stamp>) -> Result<Vec<u8>> {
         *stamp = None;
         // Opening a pipe would wait for its writer.
-        let metadata = std::fs::metadata(&self.path).map_err(|cause| Error::io("reading", cause))?;
+        let metadata = std::fs::metadata(path).map_err(|cause| Error::io("reading", cause))?;
         *stamp = Some(Stamp::of(&metadata));
         if !metadata.is_file() {
             return Err(Error::invalid("it is not a file"));
         }
-        let file = File::open(&self.path).map_err(|cause| Error::io("opening", cause))?;
+        let file = File::open(path).map_err(|cause| Error::io("opening", cause))?;
         let mut bytes = Vec::new();
         let read = file.take(self.limit + 1).read_to_end(&mut bytes);
         let length = read.map_err(|cause| Error::io("reading", cause))?;

@@ -10,10 +10,15 @@ use distedge::bundle::{
 use distedge::clock::Timestamp;
 use distedge::delta::pack::{Descriptor, PartHead, Role, Writer};
 use distedge::digest::{Checksums, Digest};
+use distedge::geo::StaticGeo;
 use distedge::key::{Algorithm, KeySet, Signer, SigningKey, TrustedKey};
 
 #[path = "../../fuzz/src/lib.rs"]
+<<<<<<< HEAD
 pub(crate) mod oracle;
+=======
+pub mod oracle;
+>>>>>>> main
 
 const NOW: Timestamp = Timestamp::from_unix(1_795_323_600);
 
@@ -106,6 +111,7 @@ fn made() -> Vec<Seed> {
     }
     documents(&mut seeds);
     packs(&mut seeds);
+    databases(&mut seeds);
     for (at, fixture) in oracle::FIXTURES.iter().enumerate() {
         let index = at as u8;
         let mut seed = |way: u8, bytes: &[u8]| {
@@ -184,6 +190,25 @@ fn dearmored(armored: &[u8]) -> Option<Vec<u8>> {
     let (_, body) = text.split_once("\n\n")?;
     let body: String = body.lines().take_while(|line| !line.starts_with(['=', '-'])).collect();
     base64::engine::general_purpose::STANDARD.decode(body).ok()
+}
+
+/// Databases of ours and of others, and corrupt ones that are small enough.
+fn databases(seeds: &mut Vec<Seed>) {
+    let lists = ["192.0.2.0/24,DE", "0.0.0.0/1,DE\n128.0.0.0/2,FR\n2001:db8::/32,PL\n2001:db8:8000::/33,DE"];
+    for (at, list) in lists.into_iter().enumerate() {
+        let geo = StaticGeo::parse(list).unwrap();
+        seeds.push(("mmdb", format!("own-{at}"), geo.to_database("Own-Country", "A seed", NOW).unwrap()));
+    }
+    for folder in ["good", "corrupt"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/geo").join(folder);
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            if bytes.len() < 20_000 {
+                seeds.push(("mmdb", path.file_stem().unwrap().to_str().unwrap().to_owned(), bytes));
+            }
+        }
+    }
 }
 
 fn packs(seeds: &mut Vec<Seed>) {

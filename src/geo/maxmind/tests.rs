@@ -208,6 +208,16 @@ fn a_database_that_is_too_old_denies_or_says_so() {
 }
 
 #[test]
+fn a_database_from_memory_stays() {
+    let geo = MaxMindGeo::from_bytes(small("192.0.2.0/24,DE")).unwrap();
+    assert!(!geo.refresh().unwrap());
+    geo.reload().unwrap();
+    assert_eq!(at(&geo, "192.0.2.1").as_deref(), Some("DE"));
+    assert_eq!(geo.state().file, None);
+    assert!(MaxMindGeo::from_bytes(Vec::new()).is_err());
+}
+
+#[test]
 fn a_database_may_come_later() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("country.mmdb");
