@@ -3,6 +3,7 @@
 //! Each tells whether the input was accepted, so that `tests/it/fuzz_replay.rs`, which includes
 //! this file and runs the checked-in seeds without a fuzzer, can tell that they reach both sides.
 
+mod address;
 mod code;
 mod deflate;
 mod delta;
@@ -12,8 +13,10 @@ mod link;
 mod mmdb;
 mod openpgp;
 mod pack;
+mod policy;
 mod text;
 
+pub use address::address;
 pub use code::delta_code;
 pub use deflate::deflate;
 pub use delta::{apply, open, plan, recipe};
@@ -23,6 +26,7 @@ pub use link::{ISSUED, base64url, link_claims, link_token, minted, unbase64url};
 pub use mmdb::mmdb;
 pub use openpgp::{FIXTURES, openpgp};
 pub use pack::pack;
+pub use policy::{Draw, compare, policy, some_document, some_request};
 pub use text::{pattern, query, range, target};
 
 /// Judges one input; tells whether it was accepted.
@@ -40,6 +44,8 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("openpgp", openpgp),
     ("query", query),
     ("pattern", pattern),
+    ("address", address),
+    ("policy", policy),
     ("deflate", deflate),
     ("open", open),
     ("recipe", recipe),

@@ -248,7 +248,7 @@ impl Document {
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::error::ErrorKind::Invalid) with everything that is wrong, each
     /// with its place (`grant[3].may[1]: …`); for an unknown key also the one that was probably
-    /// meant.
+    /// meant. What one part says of another is only looked at when every part can be read.
     pub fn from_value(value: &Value) -> Result<Document> {
         let mut reader = Reader::default();
         let document = read(&mut reader, value);
@@ -292,7 +292,10 @@ fn read(reader: &mut Reader, value: &Value) -> Document {
     if let Some(value) = table.get("geo") {
         document.geo = geo(reader, value);
     }
-    check(reader, &document);
+    // Places are those of what is written only as long as every part of it was read.
+    if reader.is_clean() {
+        check(reader, &document);
+    }
     document
 }
 
