@@ -18,7 +18,7 @@ use crate::govern::{LinkDirectory, LinkOptions, Links, Pairings, Policies, Token
 use crate::key::{Algorithm, KeySet, SigningKey};
 use crate::meta::RedbStore;
 use crate::name::{NodeName, RepositoryName, Tenant};
-use crate::policy::{CompiledPolicy, PolicySet};
+use crate::policy::PolicySet;
 use crate::secret::{Secret, private_directory};
 
 /// Most bytes of artefacts that wait to be complete.
@@ -135,9 +135,8 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     if let Some(hosts) = options.hosts {
         gate = gate.with_hosts(hosts);
     }
-    let built_in = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(TokenHolders)]);
     let governance = Governance::none().with_proxies(options.proxies).with_geo(options.geo).with_links(links);
-    let mut edge = Edge::new(receiver, gate, Arc::new(authenticator), built_in)
+    let mut edge = Edge::new(receiver, gate, Arc::new(authenticator), PolicySet::default())
         .with_access(tokens_of_users, pairings)
         .with_policies(policies)
         .with_governance(governance);
