@@ -53,7 +53,8 @@ fn split(url: &str) -> Result<(&str, &str)> {
     let bad = |why: &str| Error::invalid(format!("the URL of a key set {why}"));
     let uri: Uri = url.parse().map_err(|_| bad("cannot be read"))?;
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let near = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    let near =
+        host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     match uri.scheme_str() {
         Some("https") => {}
         Some("http") if near => {}

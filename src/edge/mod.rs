@@ -30,10 +30,10 @@ use http::{Request, Response};
 pub use body::{Body, Delivered, GUARD_INTERVAL, Guard};
 pub use gate::{Admitted, Gate};
 pub use governance::{AuditFull, Governance};
-#[cfg(feature = "redb")]
-pub use open::{EdgeOptions, Opened, new_token, open};
 #[cfg(feature = "oidc")]
 pub use jwks::RemoteJwks;
+#[cfg(feature = "redb")]
+pub use open::{EdgeOptions, Opened, new_token, open};
 pub use problem::Problem;
 pub use service::Edge;
 pub use tenancy::{Tenancy, Tenants};

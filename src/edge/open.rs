@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Edge, Gate};
-use crate::auth::TokenAuthenticator;
+use crate::auth::{Authenticator, Chain, TokenAuthenticator};
 use crate::blob::FsBlobStore;
 use crate::catalog::{Catalog, RepositoryRecord, TokenRecord};
 use crate::clock::{Clock, SystemClock};
@@ -38,6 +38,10 @@ pub struct EdgeOptions {
     /// The root keys that must have signed its first trust document; `None`: whoever holds the
     /// control token names them.
     pub roots: Option<KeySet>,
+    /// Who is asked for a request's principal before the edge's own tokens.
+    pub first: Vec<Arc<dyn Authenticator>>,
+    /// Who is asked when a request presents no token.
+    pub last: Vec<Arc<dyn Authenticator>>,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
 }
@@ -52,6 +56,8 @@ impl EdgeOptions {
             public: false,
             hosts: None,
             roots: None,
+            first: Vec::new(),
+            last: Vec::new(),
             clock: Arc::new(SystemClock),
         })
     }
@@ -95,6 +101,9 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     }
     let authenticator =
         TokenAuthenticator::new(tokens.into_iter().map(|token| (token.fingerprint, token.name)));
+    let own: Arc<dyn Authenticator> = Arc::new(authenticator);
+    let asked = options.first.into_iter().chain([own]).chain(options.last);
+    let authenticator = Chain::new(asked.map(|one| Box::new(one) as Box<dyn Authenticator>).collect());
     let mut receiver = Receiver::open(catalog, blobs, clock, options.name, Arc::new(identity)).await?;
     receiver = receiver.with_public_repositories(options.public);
     #[cfg(feature = "delta")]
