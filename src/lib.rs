@@ -19,6 +19,7 @@ pub mod geo;
 pub mod govern;
 mod json;
 pub mod key;
+pub mod link;
 pub mod meta;
 pub mod name;
 pub mod pattern;

@@ -15,7 +15,8 @@ use distedge::edge::{EdgeOptions, Tenancy, gate};
 use distedge::error::Result as EdgeResult;
 use distedge::key::{KeySet, PublicKey, TrustedKey};
 use distedge::name::{NodeName, RepositoryName, Tenant};
-use distedge::server::{Limits, ServerConfig};
+use distedge::place::Network;
+use distedge::server::{ClientDemand, Limits, ServerConfig};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -35,8 +36,9 @@ pub(crate) struct Config {
     /// Whether a repository that a bundle brings along is public.
     pub(crate) public: bool,
     pub(crate) repositories: Vec<(RepositoryName, bool)>,
-    /// Certificate chain and key.
-    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) tls: Option<TlsConfig>,
+    /// Proxies that begin their connections with a header of the PROXY protocol.
+    pub(crate) proxy_protocol: Vec<Network>,
     pub(crate) limits: Limits,
     pub(crate) roots: Option<KeySet>,
     pub(crate) log: Log,
@@ -51,6 +53,15 @@ pub(crate) struct Config {
     pub(crate) geo: GeoConfig,
     /// Whom the first tenant believes beside the holders of its own tokens.
     pub(crate) identity: IdentityConfig,
+}
+
+/// The edge's own certificate, and whose certificates it asks for.
+#[derive(Debug)]
+pub(crate) struct TlsConfig {
+    /// Certificate chain and key.
+    cert: PathBuf,
+    key: PathBuf,
+    clients: Option<(PathBuf, ClientDemand)>,
 }
 
 /// How it tells what it does.
@@ -87,6 +98,7 @@ impl Config {
             public: false,
             repositories: Vec::new(),
             tls: None,
+            proxy_protocol: Vec::new(),
             limits: Limits::default(),
             roots: None,
             log: Log { json: false, level: "info".into() },
@@ -135,6 +147,7 @@ impl Config {
         config.geo = GeoConfig::read(file.table("geo")?, base)?;
         config.identity = IdentityConfig::take(&mut file, base)?;
         config.tls = tls(file.table("tls")?, base)?;
+        config.proxy_protocol = server(file.table("server")?)?;
         config.limits = limits(file.table("limits")?)?;
         config.roots = roots(file.table("trust")?)?;
         config.log.read(file.table("log")?)?;
@@ -151,8 +164,8 @@ impl Config {
         options.public = self.public;
         options.hosts = self.hosts.clone();
         options.roots = self.roots.clone();
-        options.first = self.identity.first();
-        options.last = self.identity.last();
+        options.proxies = self.proxies.clone();
+        options.authenticators = self.identity.authenticators();
         Ok(options)
     }
 
@@ -162,8 +175,7 @@ impl Config {
         options.tenant = tenant.name.clone();
         options.repositories = tenant.repositories.clone();
         options.public = tenant.public;
-        options.first = tenant.identity.first();
-        options.last = tenant.identity.last();
+        options.authenticators = tenant.identity.authenticators();
         // Which host is whose is told before.
         options.hosts = None;
         Ok(options)
@@ -177,9 +189,14 @@ impl Config {
 
     /// What its sockets have to know.
     pub(crate) fn server(&self) -> ServerConfig {
-        let config = ServerConfig::new(self.listen).with_limits(self.limits.clone());
-        match &self.tls {
-            Some((certificate, key)) => config.with_tls(certificate, key),
+        let mut config = ServerConfig::new(self.listen).with_limits(self.limits.clone());
+        if !self.proxy_protocol.is_empty() {
+            config = config.with_proxies(self.proxy_protocol.iter().copied());
+        }
+        let Some(tls) = &self.tls else { return config };
+        config = config.with_tls(&tls.cert, &tls.key);
+        match &tls.clients {
+            Some((authorities, demand)) => config.with_client_authorities(authorities, *demand),
             None => config,
         }
     }
@@ -271,7 +288,7 @@ pub(crate) fn repository(
     Ok((name, public))
 }
 
-fn tls(mut section: Section<'_>, base: &Path) -> Result<Option<(PathBuf, PathBuf)>, String> {
+fn tls(mut section: Section<'_>, base: &Path) -> Result<Option<TlsConfig>, String> {
     let there = |path: PathBuf| {
         let path = base.join(path);
         match std::fs::File::open(&path) {
@@ -279,13 +296,33 @@ fn tls(mut section: Section<'_>, base: &Path) -> Result<Option<(PathBuf, PathBuf
             Err(cause) => Err(format!("{} cannot be read: {cause}", path.display())),
         }
     };
-    let pair = match (section.take_as("cert", there)?, section.take_as("key", there)?) {
-        (Some(cert), Some(key)) => Some((cert, key)),
+    let pair = (section.take_as("cert", there)?, section.take_as("key", there)?);
+    let authorities = section.take_as("client_ca", there)?;
+    let demand = section.take_as("client_auth", |text: String| match text.as_str() {
+        "optional" => Ok(ClientDemand::Optional),
+        "required" => Ok(ClientDemand::Required),
+        _ => Err(format!("{text:?} is neither \"optional\" nor \"required\"")),
+    })?;
+    let clients = match (authorities, demand) {
+        (Some(authorities), Some(demand)) => Some((authorities, demand)),
         (None, None) => None,
+        _ => return Err(section.error("[tls] needs both `client_ca` and `client_auth`, or neither")),
+    };
+    let tls = match pair {
+        (Some(cert), Some(key)) => Some(TlsConfig { cert, key, clients }),
+        (None, None) if clients.is_none() => None,
         _ => return Err(section.error("[tls] needs both `cert` and `key`")),
     };
     section.finish()?;
-    Ok(pair)
+    Ok(tls)
+}
+
+fn server(mut section: Section<'_>) -> Result<Vec<Network>, String> {
+    let networks = section.take_as("proxy_protocol", |texts: Vec<String>| {
+        texts.into_iter().map(parsed::<Network>).collect::<Result<Vec<_>, _>>()
+    })?;
+    section.finish()?;
+    Ok(networks.unwrap_or_default())
 }
 
 fn limits(mut section: Section<'_>) -> Result<Limits, String> {

@@ -103,14 +103,11 @@ impl IdentityConfig {
         Ok(config)
     }
 
-    /// Who is asked before the tenant's own tokens: JWTs are tokens of another shape.
-    pub(crate) fn first(&self) -> Vec<Arc<dyn Authenticator>> {
-        self.oidc.clone().map(|oidc| oidc as Arc<dyn Authenticator>).into_iter().collect()
-    }
-
-    /// Who is asked when a request presents no token: the certificate is its connection's.
-    pub(crate) fn last(&self) -> Vec<Arc<dyn Authenticator>> {
-        self.certificates.clone().map(|known| known as Arc<dyn Authenticator>).into_iter().collect()
+    /// Who is asked before the tenant's own tokens, which are tokens of another shape.
+    pub(crate) fn authenticators(&self) -> Vec<Arc<dyn Authenticator>> {
+        let oidc = self.oidc.clone().map(|oidc| oidc as Arc<dyn Authenticator>);
+        let certificates = self.certificates.clone().map(|known| known as Arc<dyn Authenticator>);
+        certificates.into_iter().chain(oidc).collect()
     }
 }
 

@@ -24,7 +24,7 @@ use std::sync::{Arc, OnceLock};
 
 use clap::{Parser, Subcommand};
 use distedge::clock::SystemClock;
-use distedge::edge::{self, Body, Governance, Handler, Tenants};
+use distedge::edge::{self, Body, EdgeOptions, Handler, Tenants};
 use distedge::error::{Error, ErrorKind};
 use distedge::geo::GeoResolver;
 use distedge::name::NodeName;
@@ -287,25 +287,23 @@ async fn open(
     destination: &Destination,
     geo: &Arc<dyn GeoResolver>,
 ) -> Result<Tenants, Failure> {
-    let governance = Governance::none().with_proxies(config.proxies.clone()).with_geo(geo.clone());
     let mut edges = Vec::new();
-    let opened = edge::open(data, config.edge()?).await?;
+    let opened = edge::open(data, EdgeOptions { geo: geo.clone(), ..config.edge()? }).await?;
     match &opened.token {
         Some(token) => destination.deliver("control token", token)?,
         None => destination.abandon(),
     }
-    let edge = opened.edge.with_governance(governance.clone());
-    edges.push((config.tenant.clone(), Vec::new(), edge));
+    edges.push((config.tenant.clone(), Vec::new(), opened.edge));
     for tenant in &config.tenants {
         let directory = tenant::directory(data, &tenant.name, &config.tenant);
-        let opened = edge::open(&directory, config.edge_of(tenant)?).await?;
+        let opened =
+            edge::open(&directory, EdgeOptions { geo: geo.clone(), ..config.edge_of(tenant)? }).await?;
         if let Some(token) = &opened.token {
             let file = directory.join("control.token");
             Destination::prepare(Some(&file))?
                 .deliver(&format!("control token of the tenant {}", tenant.name), token)?;
         }
-        let edge = opened.edge.with_governance(governance.clone());
-        edges.push((tenant.name.clone(), tenant.hosts.clone(), edge));
+        edges.push((tenant.name.clone(), tenant.hosts.clone(), opened.edge));
     }
     Ok(Tenants::new(config.tenancy, edges, Arc::new(SystemClock)).await?)
 }

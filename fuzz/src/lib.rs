@@ -8,6 +8,7 @@ mod deflate;
 mod delta;
 mod document;
 mod json;
+mod link;
 mod mmdb;
 mod openpgp;
 mod pack;
@@ -18,6 +19,7 @@ pub use deflate::deflate;
 pub use delta::{apply, open, plan, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
+pub use link::{ISSUED, base64url, link_claims, link_token, minted, unbase64url};
 pub use mmdb::mmdb;
 pub use openpgp::{FIXTURES, openpgp};
 pub use pack::pack;
@@ -46,4 +48,6 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("apply", apply),
     ("plan", plan),
     ("mmdb", mmdb),
+    ("link_token", link_token),
+    ("link_claims", link_claims),
 ];

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::jwks::Jwks;
 use super::jwt::{MAX_JWT, Unverified, looks_like_one, refused};
-use super::{Authenticator, Challenge, presented};
+use super::{Authenticator, Challenge, Presented, presented};
 use crate::access::{Identity, Principal};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Result};
@@ -397,7 +397,9 @@ impl OidcAuthenticator {
 #[async_trait]
 impl Authenticator for OidcAuthenticator {
     async fn authenticate(&self, parts: &Parts) -> Result<Option<Principal>> {
-        let Some(token) = presented(&parts.headers, MAX_PRESENTED)? else { return Ok(None) };
+        let Some(Presented { token, .. }) = presented(&parts.headers, MAX_PRESENTED)? else {
+            return Ok(None);
+        };
         if !looks_like_one(token.expose()) {
             return Ok(None);
         }

@@ -34,7 +34,7 @@ pub struct Receiver {
     pub(super) clock: Arc<dyn Clock>,
     name: NodeName,
     identity: Arc<dyn Signer>,
-    pinned: Option<KeySet>,
+    pinned: Arc<Mutex<Option<KeySet>>>,
     public: bool,
     /// Whether other tenants put their blobs into the same store.
     shared: bool,
@@ -55,7 +55,7 @@ impl Receiver {
         identity: Arc<dyn Signer>,
     ) -> Result<Receiver> {
         let (cached, collecting) = (Arc::default(), Arc::default());
-        let (pinned, public, shared) = (None, false, false);
+        let (pinned, public, shared) = (Arc::default(), false, false);
         let receiver = Receiver {
             catalog,
             blobs,
@@ -80,9 +80,15 @@ impl Receiver {
     /// The same receiver, which takes its first trust document only if these root keys signed it.
     /// Without this, whoever may call the control surface pins the first one.
     #[must_use]
-    pub fn with_pinned_roots(mut self, roots: KeySet) -> Receiver {
-        self.pinned = Some(roots);
+    pub fn with_pinned_roots(self, roots: KeySet) -> Receiver {
+        *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = Some(roots);
         self
+    }
+
+    /// Pins these root keys, which a paired source named, unless others are pinned already. A trust
+    /// document that is in force names its own.
+    pub fn pin_roots(&self, roots: &KeySet) {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| roots.clone());
     }
 
     /// The same receiver; repositories that a bundle brings along are public from the start.
@@ -206,7 +212,8 @@ impl Receiver {
         now: Timestamp,
     ) -> Result<TrustDocument> {
         let first;
-        let anchor = match (current, &self.pinned) {
+        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let anchor = match (current, &pinned) {
             (Some(current), _) => Anchor::Current(current),
             (None, Some(roots)) => Anchor::Pinned(roots),
             // Trust on first use: whoever holds the control token names the roots.

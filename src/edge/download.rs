@@ -175,10 +175,24 @@ impl Edge {
         });
     }
 
-    /// What says whether the credentials of a running download still hold.
+    /// What says whether the credentials of a running download still hold. Expiry cuts nothing that
+    /// began in time.
     fn guard(&self, asker: &Asker) -> Option<Arc<Guard>> {
-        let _ = asker;
-        None
+        let credential = asker.principal.credential()?.to_owned();
+        let now = asker.now;
+        match &asker.principal {
+            Principal::User(_) | Principal::Service(_) => {
+                // What another authenticator vouched for, it alone could take back.
+                let tokens = self.tokens()?.clone();
+                tokens.holds(&credential, now).then_some(())?;
+                Some(Arc::new(Guard::new(move || tokens.holds(&credential, now))))
+            }
+            Principal::Peer(_) => {
+                let pairings = self.pairings()?.clone();
+                Some(Arc::new(Guard::new(move || pairings.holds(&credential, now))))
+            }
+            _ => None,
+        }
     }
 
     /// Whether nothing stands against the download: `true` if something could have.

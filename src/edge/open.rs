@@ -5,13 +5,16 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Edge, Gate};
-use crate::auth::{Authenticator, Chain, TokenAuthenticator};
+use super::{Edge, Gate, Governance};
+use crate::address::TrustedProxies;
+use crate::auth::{Authenticator, TokenAuthenticator};
 use crate::blob::FsBlobStore;
 use crate::catalog::{Catalog, RepositoryRecord, TokenRecord};
 use crate::clock::{Clock, SystemClock};
 use crate::distribute::Receiver;
 use crate::error::{Error, ErrorKind, Result};
+use crate::geo::{GeoResolver, NoGeo};
+use crate::govern::{Pairings, Policies, Tokens};
 use crate::key::{Algorithm, KeySet, SigningKey};
 use crate::meta::RedbStore;
 use crate::name::{NodeName, RepositoryName, Tenant};
@@ -38,12 +41,14 @@ pub struct EdgeOptions {
     /// The root keys that must have signed its first trust document; `None`: whoever holds the
     /// control token names them.
     pub roots: Option<KeySet>,
-    /// Who is asked for a request's principal before the edge's own tokens.
-    pub first: Vec<Arc<dyn Authenticator>>,
-    /// Who is asked when a request presents no token.
-    pub last: Vec<Arc<dyn Authenticator>>,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
+    /// Whose word about a client's address is taken.
+    pub proxies: TrustedProxies,
+    /// Tells countries.
+    pub geo: Arc<dyn GeoResolver>,
+    /// Asked before the edge's own tokens who is there, the last one first.
+    pub authenticators: Vec<Arc<dyn Authenticator>>,
 }
 
 impl EdgeOptions {
@@ -56,9 +61,10 @@ impl EdgeOptions {
             public: false,
             hosts: None,
             roots: None,
-            first: Vec::new(),
-            last: Vec::new(),
             clock: Arc::new(SystemClock),
+            proxies: TrustedProxies::none(),
+            geo: Arc::new(NoGeo),
+            authenticators: Vec::new(),
         })
     }
 }
@@ -86,8 +92,12 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     let blobs = Arc::new(FsBlobStore::open(data.join("blobs"))?);
     let store = Arc::new(RedbStore::open(data.join("meta.redb"))?);
     let clock = options.clock;
-    let catalog = Catalog::open(store, options.tenant).await?;
-    let identity = identity(&data.join("identity.key"), &options.name, &*clock)?;
+    let catalog = Catalog::open(store.clone(), options.tenant.clone()).await?;
+    let identity = Arc::new(identity(&data.join("identity.key"), &options.name, &*clock)?);
+    let tokens_of_users = Arc::new(Tokens::open(store.clone(), &options.tenant).await?);
+    let policies = Arc::new(Policies::open(store.clone(), &options.tenant).await?);
+    let pairings =
+        Arc::new(Pairings::open(store, &options.tenant, options.name.clone(), identity.clone()).await?);
     for (name, public) in &options.repositories {
         let format = catalog.repository(name).await?.map_or_else(|| "generic".into(), |known| known.format);
         catalog.set_repository(name, &RepositoryRecord { format, public: *public }).await?;
@@ -101,10 +111,7 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     }
     let authenticator =
         TokenAuthenticator::new(tokens.into_iter().map(|token| (token.fingerprint, token.name)));
-    let own: Arc<dyn Authenticator> = Arc::new(authenticator);
-    let asked = options.first.into_iter().chain([own]).chain(options.last);
-    let authenticator = Chain::new(asked.map(|one| Box::new(one) as Box<dyn Authenticator>).collect());
-    let mut receiver = Receiver::open(catalog, blobs, clock, options.name, Arc::new(identity)).await?;
+    let mut receiver = Receiver::open(catalog, blobs, clock, options.name, identity).await?;
     receiver = receiver.with_public_repositories(options.public);
     #[cfg(feature = "delta")]
     {
@@ -113,12 +120,24 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     if let Some(roots) = options.roots {
         receiver = receiver.with_pinned_roots(roots);
     }
+    for state in pairings.list().await? {
+        if let (Some(_), Some(roots)) = (state.to_peer(), state.peer().and_then(|peer| peer.roots.as_ref())) {
+            receiver.pin_roots(roots);
+        }
+    }
     let mut gate = Gate::new();
     if let Some(hosts) = options.hosts {
         gate = gate.with_hosts(hosts);
     }
-    let policies = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(TokenHolders)]);
-    let edge = Edge::new(receiver, gate, Arc::new(authenticator), policies);
+    let built_in = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(TokenHolders)]);
+    let governance = Governance::none().with_proxies(options.proxies).with_geo(options.geo);
+    let mut edge = Edge::new(receiver, gate, Arc::new(authenticator), built_in)
+        .with_access(tokens_of_users, pairings)
+        .with_policies(policies)
+        .with_governance(governance);
+    for authenticator in options.authenticators {
+        edge = edge.with_authenticator(Box::new(authenticator));
+    }
     Ok(Opened { edge, token: first })
 }
 

@@ -16,22 +16,27 @@ use super::metric::Metrics;
 use super::problem::{Problem, Shape};
 use super::sampler::Sampler;
 use super::tenancy::mount;
-use super::{Admitted, Body, Gate, Governance, Handler, control, media};
+use super::{Admitted, Body, Connection, Gate, Governance, Handler, control, media};
 use crate::access::{Action, Principal, Refusal, Resource};
 use crate::address::{TrustedProxies, client_address};
 use crate::audit::{Event, kind};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Chain, DirectoryAuthenticator, PeerAuthenticator, signed_body};
 use crate::catalog::{EventRecord, GoneRecord};
+use crate::clock::{Clock, Timestamp};
 use crate::digest::Digest;
 use crate::distribute::Receiver;
 use crate::error::{Error, ErrorKind, Result};
+use crate::govern::{Pairings, Policies, Tokens, pairing_event};
 use crate::name::RepositoryName;
 use crate::policy::PolicySet;
+use crate::token::SignedBody;
 
 /// Memory for documents on their way to clients.
 const OUTGOING: u64 = 256 << 20;
 /// Memory for documents that sources send.
 const INCOMING: u64 = 512 << 20;
+/// How old the time at which a token was last used may be on disk, in seconds.
+const USE_RESOLUTION: i64 = 3_600;
 
 /// An edge: answers HTTP requests over one tenant's catalog and blobs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,7 +44,7 @@ pub struct Edge {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     receiver: Receiver,
     gate: Gate,
@@ -51,8 +56,11 @@ struct Inner {
     outgoing: Budget,
     incoming: Budget,
     governance: Governance,
-    requests: AtomicU64,
-    sampler: Sampler,
+    requests: Arc<AtomicU64>,
+    sampler: Arc<Sampler>,
+    in_force: Option<Arc<Policies>>,
+    tokens: Option<Arc<Tokens>>,
+    pairings: Option<Arc<Pairings>>,
 }
 
 impl Edge {
@@ -87,33 +95,74 @@ impl Edge {
                 incoming,
                 governance: Governance::none(),
                 requests,
-                sampler: Sampler::default(),
+                sampler: Arc::default(),
+                in_force: None,
+                tokens: None,
+                pairings: None,
             }),
         }
     }
 
-    /// The same edge, governed by `governance`. To be called before the edge is cloned: what was
-    /// cloned from it stays as it is.
+    /// The same edge, governed by `governance`. As with every `with_`: what was cloned from this
+    /// edge before stays as it is.
     #[must_use]
     pub fn with_governance(self, governance: Governance) -> Edge {
-        let inner = &self.inner;
-        let requests = first_request(&inner.receiver);
-        Edge {
-            inner: Arc::new(Inner {
-                receiver: inner.receiver.clone(),
-                gate: inner.gate.clone(),
-                authenticator: inner.authenticator.clone(),
-                policies: inner.policies.clone(),
-                verifier: inner.verifier.clone(),
-                metrics: inner.metrics.clone(),
-                damage: inner.damage.clone(),
-                outgoing: inner.outgoing.clone(),
-                incoming: inner.incoming.clone(),
-                governance,
-                requests,
-                sampler: Sampler::default(),
-            }),
-        }
+        self.changed(|inner| inner.governance = governance)
+    }
+
+    /// The same edge, whose requests are also judged by the policy in force.
+    #[must_use]
+    pub fn with_policies(self, policies: Arc<Policies>) -> Edge {
+        self.changed(|inner| {
+            inner.policies = inner.policies.clone().with(policies.clone());
+            inner.in_force = Some(policies);
+        })
+    }
+
+    /// The same edge, which also lets in whom these user tokens and pairings name, and hands them
+    /// out.
+    #[must_use]
+    pub fn with_access(self, tokens: Arc<Tokens>, pairings: Arc<Pairings>) -> Edge {
+        let clock: Arc<dyn Clock> = Arc::new(EdgeClock(self.inner.receiver.clone()));
+        self.changed(|inner| {
+            inner.authenticator = Arc::new(Chain::new(vec![
+                Box::new(PeerAuthenticator::new(pairings.clone(), clock.clone())),
+                Box::new(DirectoryAuthenticator::new(tokens.clone(), clock)),
+                Box::new(inner.authenticator.clone()),
+            ]));
+            inner.tokens = Some(tokens);
+            inner.pairings = Some(pairings);
+        })
+    }
+
+    /// The same edge, which asks `authenticator` before all others who is there.
+    #[must_use]
+    pub fn with_authenticator(self, authenticator: Box<dyn Authenticator>) -> Edge {
+        self.changed(|inner| {
+            inner.authenticator =
+                Arc::new(Chain::new(vec![authenticator, Box::new(inner.authenticator.clone())]));
+        })
+    }
+
+    fn changed(self, change: impl FnOnce(&mut Inner)) -> Edge {
+        let mut inner = Arc::unwrap_or_clone(self.inner);
+        change(&mut inner);
+        Edge { inner: Arc::new(inner) }
+    }
+
+    /// The policies, if this edge has any that can be changed.
+    pub fn policies_in_force(&self) -> Option<&Arc<Policies>> {
+        self.inner.in_force.as_ref()
+    }
+
+    /// The user tokens, if this edge has any.
+    pub fn tokens(&self) -> Option<&Arc<Tokens>> {
+        self.inner.tokens.as_ref()
+    }
+
+    /// The pairings, if this edge has any.
+    pub fn pairings(&self) -> Option<&Arc<Pairings>> {
+        self.inner.pairings.as_ref()
     }
 
     /// What governs this edge.
@@ -175,10 +224,18 @@ impl Edge {
             self.note(asker.event(kind::AUTH_FAILED).because(error.message().to_owned()));
             return Answered { principal: None, result: Err(self.refuse_credentials(&error)) };
         }
+        let body = match signed(parts, body, admitted, &asker.principal) {
+            Ok(body) => body,
+            Err(error) => {
+                self.note(asker.event(kind::AUTH_FAILED).because(error.message().to_owned()));
+                return Answered { principal: None, result: Err(self.refuse_credentials(&error)) };
+            }
+        };
         let result = match first {
             "healthz" | "readyz" | "metrics" | ".well-known" | "api" => {
                 control::route(self, parts, body, admitted, &asker).await
             }
+            "access" => control::access(self, parts, body, admitted, &asker).await,
             "" => self.front(admitted),
             "artifactory" if admitted.target.segments().get(1).is_some_and(|second| second == "api") => {
                 control::artifactory(self, admitted, &asker).await
@@ -215,7 +272,24 @@ impl Edge {
     /// while bytes were on their way.
     pub async fn upkeep(&self) -> Result<()> {
         self.record_damage().await;
+        self.settle_access().await?;
         self.inner.receiver.catalog().keep_time().await
+    }
+
+    /// Ends what has run out, writes down what was used.
+    async fn settle_access(&self) -> Result<()> {
+        let now = self.inner.receiver.now();
+        if let Some(tokens) = &self.inner.tokens {
+            tokens.settle(now.plus(-USE_RESOLUTION), now).await?;
+        }
+        let Some(pairings) = &self.inner.pairings else { return Ok(()) };
+        for (state, events) in pairings.settle(now).await? {
+            for event in events {
+                let line = pairing_event(&state, &event, |kind| Event::by_itself(now, kind));
+                self.inner.governance.audit.record_durable(line).await?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn record_damage(&self) {
@@ -274,16 +348,44 @@ impl Edge {
     }
 }
 
+/// Tells the edge's time to authenticators: no clock that was turned back makes a token good again.
+#[derive(Debug)]
+struct EdgeClock(Receiver);
+
+impl Clock for EdgeClock {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+}
+
+/// The body of a request, held to what its signature says if a paired service sent it.
+fn signed(parts: &Parts, body: Body, admitted: &Admitted, principal: &Principal) -> Result<Body> {
+    if !matches!(principal, Principal::Peer(_)) {
+        return Ok(body);
+    }
+    match signed_body(&parts.headers)? {
+        SignedBody::Digest(digest) => body.held_to(digest),
+        SignedBody::Stream if control::verifies_content(admitted) => Ok(body),
+        SignedBody::Stream => {
+            Err(Error::new(ErrorKind::Unauthenticated, "the signature of this request must be over its body"))
+        }
+    }
+}
+
 /// The client's address, as far as it can be told.
 fn client(parts: &Parts, peer: IpAddr, proxies: &TrustedProxies) -> Option<IpAddr> {
+    // A proxy that connects for nobody it would name.
+    if parts.extensions.get::<Connection>().is_some_and(|connection| connection.client.is_none()) {
+        return None;
+    }
     let name = proxies.header.name();
     let values = name.into_iter().flat_map(|name| parts.headers.get_all(name)).map(HeaderValue::as_bytes);
     client_address(peer, values, proxies).known()
 }
 
 /// Numbers of requests go on rising over restarts, so that the log can join events by them.
-fn first_request(receiver: &Receiver) -> AtomicU64 {
-    AtomicU64::new(receiver.now().as_unix().unsigned_abs() << 20)
+fn first_request(receiver: &Receiver) -> Arc<AtomicU64> {
+    Arc::new(AtomicU64::new(receiver.now().as_unix().unsigned_abs() << 20))
 }
 
 struct Answered {
@@ -294,8 +396,8 @@ struct Answered {
 impl Handler for Edge {
     async fn handle(&self, request: Request<Body>, peer: SocketAddr) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let shape =
-            if parts.uri.path().starts_with("/artifactory/") { Shape::Artifactory } else { Shape::Problem };
+        let foreign = ["/artifactory/", "/access/"].iter().any(|prefix| parts.uri.path().starts_with(prefix));
+        let shape = if foreign { Shape::Artifactory } else { Shape::Problem };
         let head = parts.method == Method::HEAD;
         let (principal, result) = match self.inner.gate.admit(&parts) {
             Ok(admitted) => {

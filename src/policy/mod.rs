@@ -1,9 +1,42 @@
-//! What may be done: the [`Policy`] port, and the rules until finer ones are set.
+//! What may be done: the [`Policy`] port, and the policies that operators write.
+//!
+//! A [`Document`] says who may do what (grants), from where and when (restrictions), which version
+//! a client gets under one address (steering) and what one person must not do alone (duties). It
+//! is read as a whole or refused as a whole. [`CompiledPolicy`] decides by it,
+//! [`explains`](CompiledPolicy::explain) its decisions, and [`replay`] tells what another document
+//! would have changed.
+
+mod compiled;
+mod describe;
+mod document;
+mod duty;
+mod explain;
+mod grant;
+mod index;
+mod language;
+mod read;
+mod replay;
+mod restrict;
+mod sets;
+mod steer;
+mod words;
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::access::{AccessRequest, Action, Decision, Principal, Refusal, RefusalKind, Resource, Steering};
+
+pub use compiled::CompiledPolicy;
+pub use describe::{Described, Question};
+pub use document::{
+    Choice, Chosen, Document, GeoRules, Grant, MAX_DOCUMENT, MAX_RULES, Otherwise, Restriction, Sides, Stale,
+    Steer,
+};
+pub use duty::{Duties, History};
+pub use explain::{Explanation, Outcome, Stage, Steered, Step, Verdict};
+pub use replay::{Change, MAX_CHANGES, PastRequest, Replay, replay};
+pub use steer::Template;
+pub use words::{Hours, Language, Net, Selector};
 
 /// What one policy says of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]

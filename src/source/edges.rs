@@ -288,6 +288,24 @@ impl Source {
         Err(lost_race("assigning the bundle"))
     }
 
+    /// Refuses what [`assign`](Source::assign) would refuse, and changes nothing.
+    pub(super) async fn check_assignable(
+        &self,
+        bundle: &BundleName,
+        version: &Version,
+        edges: &[NodeName],
+    ) -> Result<()> {
+        self.distributable(bundle, version).await?;
+        let statement = self.statement(bundle, version).await?;
+        for name in edges {
+            let known = self.edge(name).await?;
+            let edge = known
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no edge called {name}")))?;
+            edge.check_permitted(&statement)?;
+        }
+        Ok(())
+    }
+
     /// Records that `edges` need no longer hold a version of a bundle; answers how many should have.
     pub async fn unassign(&self, bundle: &BundleName, version: &Version, edges: &[NodeName]) -> Result<u64> {
         let mut batch = Batch::new();

@@ -9,9 +9,11 @@
 //! [`converge`](Source::converge) compares it with what each edge has proven and sends what is
 //! missing, to every edge on its own.
 
+mod actor;
 #[cfg(feature = "delta")]
 mod airgap;
 mod artifact;
+mod change;
 mod check;
 mod converge;
 #[cfg(feature = "client")]
@@ -35,9 +37,11 @@ use std::sync::Arc;
 use futures_util::lock::Mutex;
 use serde::{Deserialize, Serialize};
 
+pub use self::actor::{Actor, Authority, Operator};
 #[cfg(feature = "delta")]
 pub use self::airgap::{AirGapOptions, Recorded, VOLUME_SIZE};
 pub use self::artifact::{AddEvent, AddOptions, AddProgress, Added, Artifact, MAX_TAGS, Repository};
+pub use self::change::{Change, ChangeRecord, ChangeState};
 pub use self::converge::{
     ContactRecord, ConvergeOptions, ConvergeProgress, Dial, EdgeOutcome, EdgeStatus, ReceiptRecord,
 };
@@ -260,6 +264,11 @@ impl Source {
     /// Who this source is.
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// The store that holds its records, and those of what governs it.
+    pub fn meta(&self) -> &Arc<dyn MetadataStore> {
+        self.records.store()
     }
 
     /// The store that holds the artifacts' bytes.

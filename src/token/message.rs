@@ -142,6 +142,18 @@ impl Sealed {
         Digest::of(&self.body)
     }
 
+    /// The pairing that it says it is about; nothing is verified.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if it does not say.
+    pub fn subject(&self) -> Result<TokenId> {
+        #[derive(Deserialize)]
+        struct Subject {
+            id: TokenId,
+        }
+        json::parse("the pairing message", &self.body).map(|subject: Subject| subject.id)
+    }
+
     pub(super) fn read<T: DeserializeOwned>(&self, what: &str) -> Result<T> {
         json::parse(what, &self.body)
     }

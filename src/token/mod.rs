@@ -32,9 +32,11 @@ pub use self::message::{
 };
 pub use self::pairing::{DEFAULT_TTL, MAX_TTL, PairingToken};
 pub use self::redeemer::{Paired, Redeemer, Redemption};
+pub(crate) use self::state::not_redeemable;
 pub use self::state::{
     CONFIRM_WITHIN, Ended, Issuer, MAX_ATTEMPTS, MasterRecord, NewPairing, PairingEvent, PairingState,
     PeerRecord, Phase, ROTATION_OVERLAP, Step,
 };
 pub use self::text::{MasterToken, TokenId, UserToken};
+pub(crate) use self::user::not_valid;
 pub use self::user::{NewUserToken, TokenPrincipal, TokenRevocation, UserTokenRecord};

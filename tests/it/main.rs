@@ -13,6 +13,7 @@ mod fuzz_replay;
 mod hostile;
 mod http;
 mod lane;
+mod link;
 mod process;
 mod source;
 mod store;

@@ -16,6 +16,7 @@ use http_body::{Frame, SizeHint};
 
 use crate::blob::vfs::read_at;
 use crate::blob::{Blob, ByteStream, Payload};
+use crate::digest::{Digest, Hasher};
 use crate::error::{Error, ErrorKind, Result};
 use crate::range::ByteRange;
 
@@ -158,6 +159,25 @@ impl Body {
         let mut outer = Body::from_stream(length, guard::slowly(self, bytes_per_second));
         (outer.on_end, outer.watch) = (on_end, watch);
         outer
+    }
+
+    /// The same bytes, which fail before the last of them is given unless they have this digest:
+    /// nobody is given a whole body that is not what was signed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unauthenticated`] for a body without bytes that should have some, and for one
+    /// whose length is not told.
+    pub fn held_to(mut self, digest: Digest) -> Result<Body> {
+        match self.remaining {
+            Some(0) if digest == Digest::of(b"") => Ok(self),
+            Some(length) if length > 0 => {
+                let on_end = self.on_end.take();
+                let mut outer = Body::from_stream(length, held(self, digest));
+                outer.on_end = on_end;
+                Ok(outer)
+            }
+            _ => Err(not_as_signed()),
+        }
     }
 
     /// The bytes as a stream of chunks.
@@ -383,6 +403,34 @@ fn read_piece(file: &File, at: &mut u64, end: u64) -> Result<Bytes> {
     }
     *at += filled as u64;
     Ok(Bytes::from(piece))
+}
+
+/// The chunks of `body`, one behind: the last one goes out only when all have the digest.
+fn held(body: Body, digest: Digest) -> ByteStream {
+    let begin = (body, Hasher::new(), None::<Bytes>, false);
+    Box::pin(futures_util::stream::unfold(begin, move |(mut body, mut hasher, mut held, ended)| async move {
+        while !ended {
+            match body.next_chunk().await {
+                Some(Ok(chunk)) => {
+                    hasher.update(&chunk);
+                    if let Some(before) = held.replace(chunk) {
+                        return Some((Ok(before), (body, hasher, held, false)));
+                    }
+                }
+                Some(Err(error)) => return Some((Err(error), (body, hasher, None, true))),
+                None if hasher.finish() != digest => {
+                    return Some((Err(not_as_signed()), (body, Hasher::new(), None, true)));
+                }
+                None => return held.map(|last| (Ok(last), (body, Hasher::new(), None, true))),
+            }
+        }
+        None
+    }))
+}
+
+#[cold]
+fn not_as_signed() -> Error {
+    Error::new(ErrorKind::Unauthenticated, "the body is not what the request's signature says")
 }
 
 #[cold]

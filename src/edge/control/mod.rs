@@ -17,6 +17,14 @@
 //! | `/api/v1/repositories`, `…/{name}` | GET; PUT | `administer` |
 //! | `/api/v1/events` | GET | `audit` |
 //! | `/api/v1/gc`, `/api/v1/scrub` | POST | `administer` |
+//! | `/api/v1/tokens`, `…/{id}` | GET, POST; GET, DELETE | `administer`; one's own: its user |
+//! | `/api/v1/pairings`, `…/{id}`, `…/tokens` | GET; GET, DELETE; POST | `administer`; one's own: its peer |
+//! | `/api/v1/pairings/redeem`, `…/confirm` | POST | who holds a pairing token |
+//! | `/api/v1/pairings/{id}/rotate` | POST | its peer |
+//! | `/access/api/v1/service_trust/…` | POST, DELETE | the same, as clients of Artifactory ask |
+
+mod pairing;
+mod token;
 
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::request::Parts;
@@ -131,6 +139,35 @@ pub(super) async fn route(
             call.may(Action::Administer, Resource::Edge)?;
             media::json(false, &edge.receiver().scrub().await?)
         }
+        ["api", "v1", "tokens", rest @ ..] => call.tokens(rest, body).await,
+        ["api", "v1", "pairings", rest @ ..] => call.pairings(rest, body).await,
+        _ => Err(call.unknown()),
+    }
+}
+
+/// Whether what comes with the request is verified by its own content where it goes: only such a
+/// body may be left out of a peer's signature.
+pub(super) fn verifies_content(admitted: &Admitted) -> bool {
+    let segments: Vec<&str> = admitted.target.segments().iter().map(String::as_str).collect();
+    match segments.as_slice() {
+        ["api", "v1", "blobs", _] => admitted.method == Method::PATCH,
+        ["api", "v1", "packs"] | ["api", "v1", "volumes"] => admitted.method == Method::POST,
+        _ => false,
+    }
+}
+
+/// Trust between services, at the paths where clients of Artifactory ask for it.
+pub(super) async fn access(
+    edge: &Edge,
+    parts: &Parts,
+    body: Body,
+    admitted: &Admitted,
+    asker: &Asker,
+) -> Answer {
+    let call = Call { edge, parts, admitted, asker };
+    let segments: Vec<&str> = admitted.target.segments().iter().map(String::as_str).collect();
+    match segments.as_slice() {
+        ["access", "api", "v1", "service_trust", rest @ ..] => call.service_trust(rest, body).await,
         _ => Err(call.unknown()),
     }
 }
