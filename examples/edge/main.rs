@@ -11,10 +11,12 @@ mod config;
 mod geo;
 mod identity;
 mod maintenance;
+mod pairing;
 mod remote;
 mod section;
 mod tenant;
 mod token;
+mod user_token;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -79,6 +81,17 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Tokens of users and service accounts of a running edge.
+    UserToken {
+        #[command(subcommand)]
+        command: user_token::Command,
+    },
+    /// Make a pairing token, for a source or another edge to redeem.
+    PairToken(pairing::Issue),
+    /// List what a running edge is paired with.
+    Pairings(pairing::List),
+    /// End a pairing of a running edge: the other side's next request is refused.
+    Unpair(pairing::End),
     /// Take volumes that were carried here, in any order, for an edge that is not running.
     Import {
         /// The volumes.
@@ -171,6 +184,13 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     if let Some(Command::Geo { command }) = &arguments.command {
         return geo::run(command);
     }
+    match &arguments.command {
+        Some(Command::UserToken { command }) => return Ok(command.run().await?),
+        Some(Command::PairToken(issue)) => return Ok(issue.run().await?),
+        Some(Command::Pairings(list)) => return Ok(list.run().await?),
+        Some(Command::Unpair(end)) => return Ok(end.run().await?),
+        _ => {}
+    }
     let data = config.data.clone().ok_or_else(|| {
         Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
     })?;
@@ -182,7 +202,14 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
         }
         Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data, &file).await?),
         // Answered above: they need no data directory.
-        Some(Command::Verify { .. } | Command::Geo { .. }) => Ok(()),
+        Some(
+            Command::Verify { .. }
+            | Command::Geo { .. }
+            | Command::UserToken { .. }
+            | Command::PairToken(_)
+            | Command::Pairings(_)
+            | Command::Unpair(_),
+        ) => Ok(()),
         Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data, config.tenant).await?),
         Some(Command::Token { command: TokenCommand::Remove { name } }) => {
             Ok(token::remove(&data, config.tenant, &name).await?)
@@ -222,9 +249,10 @@ async fn check(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     config.edge()?;
     config.geo.open()?;
     match &arguments.config {
-        Some(path) => say(format_args!("{} is good", path.display())),
-        None => say("the configuration is good"),
+        Some(path) => say(format_args!("{} is good", path.display()))?,
+        None => say("the configuration is good")?,
     }
+    Ok(())
 }
 
 async fn serve(config: &Config, data: &Path, token_file: Option<&Path>) -> Result<(), Failure> {
@@ -349,10 +377,10 @@ impl Handler for Serving {
     }
 }
 
-fn say(sentence: impl std::fmt::Display) -> Result<(), Failure> {
+pub(crate) fn say(sentence: impl std::fmt::Display) -> Result<(), Error> {
     let mut out = io::stdout().lock();
     let said = writeln!(out, "{sentence}").and_then(|()| out.flush());
-    Ok(said.map_err(|cause| Error::io("writing to standard output", cause))?)
+    said.map_err(|cause| Error::io("writing to standard output", cause))
 }
 
 fn start_log(config: &Config) {

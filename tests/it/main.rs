@@ -14,6 +14,7 @@ mod hostile;
 mod http;
 mod lane;
 mod link;
+mod pairing;
 mod policy;
 mod process;
 mod source;
