@@ -16,6 +16,12 @@
 //! | `/api/v1/keys`, `/api/v1/keys/{id}` | GET | anyone |
 //! | `/api/v1/repositories`, `…/{name}` | GET; PUT | `administer` |
 //! | `/api/v1/events` | GET | `audit` |
+//! | `/api/v1/link-keys`, `…/{kid}/retire`, `…/{kid}/revoke` | GET, POST; POST | `administer` |
+//! | `/api/v1/links`, `…/{id}` | GET, POST; GET, DELETE | `mint` and `read` on what the link opens |
+//! | `/api/v1/links/revoke` | POST | `mint` (a subject), `administer` |
+//! | `/api/v1/link-policies/{id}` | GET; PUT, DELETE | `mint`; `administer` |
+//! | `/api/v1/link-revocations` | GET, POST | `receive` |
+//! | `/artifactory/api/signed/url`, `…/{id}` | POST; DELETE | as `/api/v1/links` |
 //! | `/api/v1/gc`, `/api/v1/scrub` | POST | `administer` |
 //! | `/api/v1/tokens`, `…/{id}` | GET, POST; GET, DELETE | `administer`; one's own: its user |
 //! | `/api/v1/pairings`, `…/{id}`, `…/tokens` | GET; GET, DELETE; POST | `administer`; one's own: its peer |
@@ -23,6 +29,7 @@
 //! | `/api/v1/pairings/{id}/rotate` | POST | its peer |
 //! | `/access/api/v1/service_trust/…` | POST, DELETE | the same, as clients of Artifactory ask |
 
+mod link;
 mod pairing;
 mod token;
 
@@ -140,6 +147,10 @@ pub(super) async fn route(
             media::json(false, &edge.receiver().scrub().await?)
         }
         ["api", "v1", "tokens", rest @ ..] => call.tokens(rest, body).await,
+        ["api", "v1", "link-keys", rest @ ..] => call.link_keys(rest, body).await,
+        ["api", "v1", "links", rest @ ..] => call.links(rest, body).await,
+        ["api", "v1", "link-policies", rest @ ..] => call.link_policies(rest, body).await,
+        ["api", "v1", "link-revocations"] => call.link_revocations(body).await,
         ["api", "v1", "pairings", rest @ ..] => call.pairings(rest, body).await,
         _ => Err(call.unknown()),
     }
@@ -173,7 +184,13 @@ pub(super) async fn access(
 }
 
 /// The few system routes that clients of Artifactory ask before anything else.
-pub(super) async fn artifactory(edge: &Edge, admitted: &Admitted, asker: &Asker) -> Answer {
+pub(super) async fn artifactory(
+    edge: &Edge,
+    parts: &Parts,
+    body: Body,
+    admitted: &Admitted,
+    asker: &Asker,
+) -> Answer {
     let segments: Vec<&str> = admitted.target.segments().iter().map(String::as_str).collect();
     let read = matches!(admitted.method, Method::GET | Method::HEAD);
     match segments.as_slice() {
@@ -183,6 +200,9 @@ pub(super) async fn artifactory(edge: &Edge, admitted: &Admitted, asker: &Asker)
         ["artifactory", "api", "system", "version"] if read => {
             let version = json!({ "version": env!("CARGO_PKG_VERSION"), "product": "distedge" });
             media::json(admitted.head, &version)
+        }
+        ["artifactory", "api", "signed", "url", rest @ ..] => {
+            Call { edge, parts, admitted, asker }.signed_url(rest, body).await
         }
         _ => Err(edge.refuse(asker)),
     }
