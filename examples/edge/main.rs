@@ -10,6 +10,7 @@ mod airgap;
 mod config;
 mod geo;
 mod identity;
+mod link;
 mod maintenance;
 mod remote;
 mod section;
@@ -98,6 +99,11 @@ enum Command {
         #[command(subcommand)]
         command: geo::Command,
     },
+    /// Signed URLs of a running edge.
+    Link {
+        #[command(subcommand)]
+        command: link::LinkCommand,
+    },
     /// Read volumes and check everything that can be checked without an edge.
     Verify {
         /// The volumes.
@@ -170,6 +176,9 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     }
     if let Some(Command::Geo { command }) = &arguments.command {
         return geo::run(command);
+    }
+    if let Some(Command::Link { command }) = &arguments.command {
+        return say(link::run(command).await?);
     }
     let data = config.data.clone().ok_or_else(|| {
         Failure::usage("no data directory: name one as `data` in the configuration, or with --data")

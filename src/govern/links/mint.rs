@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::govern::record::{decode, encode};
 use crate::link::{
     Budget, Cause, Claims, DEFAULT_LIFETIME, KeyName, LinkAlgorithm, LinkId, LinkMethod, LinkResource,
-    PolicyName, mint, url_path,
+    PolicyName, filled, mint, url_path,
 };
 use crate::meta::{Batch, prefix_end};
 use crate::name::{NodeName, RepositoryName};
@@ -37,16 +37,16 @@ pub struct MintOrder {
     /// When it begins.
     pub not_before: Option<Timestamp>,
     /// The methods; both if left out.
-    #[serde(alias = "m")]
+    #[serde(alias = "m", deserialize_with = "filled")]
     pub methods: Vec<LinkMethod>,
     /// Edges and groups; this edge if the downloads are counted, else every one that has the key.
-    #[serde(alias = "aud")]
+    #[serde(alias = "aud", deserialize_with = "filled")]
     pub audience: Vec<NodeName>,
     /// Where clients may come from.
-    #[serde(alias = "ip")]
+    #[serde(alias = "ip", deserialize_with = "filled")]
     pub networks: Vec<Network>,
     /// Which countries they may come from.
-    #[serde(alias = "cc")]
+    #[serde(alias = "cc", deserialize_with = "filled")]
     pub countries: Vec<Country>,
     /// How many downloads.
     #[serde(alias = "n")]
