@@ -1,6 +1,7 @@
 //! What happened, and who did it: the [`AuditSink`] port.
 
 mod event;
+mod history;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use crate::error::Result;
 
 pub use event::{Event, kind};
+pub use history::AuditHistory;
 
 /// Takes the events of one tenant.
 ///

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::address::TrustedProxies;
-use crate::audit::{AuditSink, Event};
+use crate::audit::{AuditHistory, AuditSink, Event};
 use crate::error::Result;
 use crate::geo::{GeoResolver, NoGeo};
 
@@ -22,6 +22,8 @@ pub struct Governance {
     pub audit: Arc<dyn AuditSink>,
     /// What becomes of public downloads that cannot be recorded.
     pub audit_full: AuditFull,
+    /// Tells what was recorded, if it can be told.
+    pub history: Option<Arc<dyn AuditHistory>>,
 }
 
 /// What becomes of a public download that the audit log cannot take. Others are refused.
@@ -42,6 +44,7 @@ impl Governance {
             geo: Arc::new(NoGeo),
             audit: Arc::new(Unrecorded),
             audit_full: AuditFull::Deny,
+            history: None,
         }
     }
 
@@ -63,6 +66,13 @@ impl Governance {
     #[must_use]
     pub fn with_audit(mut self, audit: Arc<dyn AuditSink>) -> Governance {
         self.audit = audit;
+        self
+    }
+
+    /// The same, with the past told by `history`.
+    #[must_use]
+    pub fn with_history(mut self, history: Arc<dyn AuditHistory>) -> Governance {
+        self.history = Some(history);
         self
     }
 

@@ -14,11 +14,7 @@ use distedge::geo::StaticGeo;
 use distedge::key::{Algorithm, KeySet, Signer, SigningKey, TrustedKey};
 
 #[path = "../../fuzz/src/lib.rs"]
-<<<<<<< HEAD
-pub(crate) mod oracle;
-=======
 pub mod oracle;
->>>>>>> main
 
 const NOW: Timestamp = Timestamp::from_unix(1_795_323_600);
 
