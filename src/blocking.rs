@@ -81,6 +81,17 @@ where
     Ok(Some(work.await))
 }
 
+/// Has `work` done by itself inside a tokio runtime. Everywhere else it is not done: for what
+/// somebody else does later.
+pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    #[cfg(feature = "tokio")]
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(work);
+        return;
+    }
+    drop(work);
+}
+
 /// Lets other tasks run.
 pub(crate) async fn give_way() {
     let mut given = false;

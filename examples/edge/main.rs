@@ -8,6 +8,8 @@
 
 mod airgap;
 mod config;
+mod geo;
+mod identity;
 mod maintenance;
 mod remote;
 mod section;
@@ -22,8 +24,9 @@ use std::sync::{Arc, OnceLock};
 
 use clap::{Parser, Subcommand};
 use distedge::clock::SystemClock;
-use distedge::edge::{self, Body, Handler, Tenants};
+use distedge::edge::{self, Body, EdgeOptions, Handler, Tenants};
 use distedge::error::{Error, ErrorKind};
+use distedge::geo::GeoResolver;
 use distedge::name::NodeName;
 use distedge::server::Server;
 use http::{Request, Response, StatusCode};
@@ -89,6 +92,11 @@ enum Command {
     Receipts {
         /// Where to.
         file: PathBuf,
+    },
+    /// Geo databases: make one, look into one.
+    Geo {
+        #[command(subcommand)]
+        command: geo::Command,
     },
     /// Read volumes and check everything that can be checked without an edge.
     Verify {
@@ -160,6 +168,9 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     if let Some(Command::Verify { volumes }) = &arguments.command {
         return Ok(airgap::verify(volumes)?);
     }
+    if let Some(Command::Geo { command }) = &arguments.command {
+        return geo::run(command);
+    }
     let data = config.data.clone().ok_or_else(|| {
         Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
     })?;
@@ -170,8 +181,8 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
             Ok(airgap::import(&config, &data, &volumes, receipts.as_deref()).await?)
         }
         Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data, &file).await?),
-        // Answered above: it needs no data directory.
-        Some(Command::Verify { .. }) => Ok(()),
+        // Answered above: they need no data directory.
+        Some(Command::Verify { .. } | Command::Geo { .. }) => Ok(()),
         Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data, config.tenant).await?),
         Some(Command::Token { command: TokenCommand::Remove { name } }) => {
             Ok(token::remove(&data, config.tenant, &name).await?)
@@ -209,6 +220,7 @@ async fn check(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     elsewhere.address = SocketAddr::from(([127, 0, 0, 1], 0));
     Server::bind(elsewhere, Serving::default()).await.map_err(|error| Failure::usage(error.to_string()))?;
     config.edge()?;
+    config.geo.open()?;
     match &arguments.config {
         Some(path) => say(format_args!("{} is good", path.display())),
         None => say("the configuration is good"),
@@ -226,7 +238,8 @@ async fn serve(config: &Config, data: &Path, token_file: Option<&Path>) -> Resul
         return Err(Error::new(ErrorKind::Io, message).into());
     }
     let destination = Destination::prepare(token_file)?;
-    let tenants = open(config, data, &destination).await.inspect_err(|_| destination.abandon())?;
+    let geo = config.geo.open().inspect_err(|_| destination.abandon())?;
+    let tenants = open(config, data, &destination, &geo).await.inspect_err(|_| destination.abandon())?;
     // Nothing else sets it.
     let _ = serving.0.set(tenants.clone());
     let scheme = if config.tls.is_some() { "https" } else { "http" };
@@ -240,6 +253,7 @@ async fn serve(config: &Config, data: &Path, token_file: Option<&Path>) -> Resul
         let directory = tenant::directory(data, tenant, &config.tenant);
         upkeep.spawn(maintenance::run(edge.clone(), directory, config.maintenance));
     }
+    upkeep.spawn(identity::keep(geo, config.oidc(), config.maintenance.upkeep));
     let (stop, stopped) = oneshot::channel();
     let (cut, cutting) = oneshot::channel();
     tokio::spawn(async move {
@@ -267,9 +281,14 @@ async fn serve(config: &Config, data: &Path, token_file: Option<&Path>) -> Resul
 
 /// Opens every tenant's edge. A control token that is made on the way is delivered: of the first tenant
 /// where the user wants it, of the others into a file beside what they have.
-async fn open(config: &Config, data: &Path, destination: &Destination) -> Result<Tenants, Failure> {
+async fn open(
+    config: &Config,
+    data: &Path,
+    destination: &Destination,
+    geo: &Arc<dyn GeoResolver>,
+) -> Result<Tenants, Failure> {
     let mut edges = Vec::new();
-    let opened = edge::open(data, config.edge()?).await?;
+    let opened = edge::open(data, EdgeOptions { geo: geo.clone(), ..config.edge()? }).await?;
     match &opened.token {
         Some(token) => destination.deliver("control token", token)?,
         None => destination.abandon(),
@@ -277,7 +296,8 @@ async fn open(config: &Config, data: &Path, destination: &Destination) -> Result
     edges.push((config.tenant.clone(), Vec::new(), opened.edge));
     for tenant in &config.tenants {
         let directory = tenant::directory(data, &tenant.name, &config.tenant);
-        let opened = edge::open(&directory, config.edge_of(tenant)?).await?;
+        let opened =
+            edge::open(&directory, EdgeOptions { geo: geo.clone(), ..config.edge_of(tenant)? }).await?;
         if let Some(token) = &opened.token {
             let file = directory.join("control.token");
             Destination::prepare(Some(&file))?

@@ -1,7 +1,16 @@
 //! What happened, and who did it: the [`AuditSink`] port.
 
+mod append;
+pub mod disk;
+mod entry;
 mod event;
-mod history;
+mod keeper;
+mod log;
+mod note;
+mod person;
+mod recover;
+pub mod segment;
+mod tile;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,8 +19,15 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 
+pub use append::Health;
+pub use entry::{Entry, Outcome, Text, What};
 pub use event::{Event, kind};
-pub use history::AuditHistory;
+pub use log::{LogOptions, TileLog};
+pub use note::{
+    Checkpoint, MAX_NOTE, MAX_SIGNATURES, NoteSignature, Observed, Witness, origin, verifier_key,
+};
+pub use person::Person;
+pub use tile::{TILE, entries_path, parse_number_path, tile_path};
 
 /// Takes the events of one tenant.
 ///

@@ -142,7 +142,7 @@ async fn parts_of(
             {
                 let wish =
                     Wish { asker, repository: &item.repository, path: &item.path, public, steered: false };
-                edge.deliver(parts, &wish, &authorized, &artifact).await
+                edge.deliver(parts, &wish, &authorized, &artifact, None).await
             }
         }
         _ => Err(nothing()),

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use http::header::{HeaderValue, VARY};
+use http::header::{HeaderValue, RANGE, REFERRER_POLICY, VARY};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use tracing::warn;
 
-use super::authorize::{Asker, Authorized, authorize};
+use super::authorize::{Asker, Authorized, authorize, authorized_by};
 use super::content::{Cache, Representation, Selected, select};
 use super::governance::AuditFull;
 use super::problem::Problem;
@@ -16,8 +16,11 @@ use super::service::{Edge, nothing, with_slash, withdrawn};
 use super::{Admitted, Body, GUARD_INTERVAL, Guard, listing};
 use crate::access::{Action, Principal, Refusal, RefusalKind, Resource, Steering};
 use crate::audit::{Event, kind};
+use crate::blocking;
 use crate::catalog::{AliasRecord, ArtifactRecord, Resolved};
 use crate::error::{Error, ErrorKind};
+use crate::govern::{Admission, Transfer};
+use crate::link::{Denied, LinkRequest, PARAMETER};
 use crate::name::{ArtifactPath, Holder, RESERVED, RepositoryName};
 use crate::registry::generic;
 
@@ -40,6 +43,7 @@ impl Edge {
         parts: &Parts,
         admitted: &Admitted,
         asker: &Asker,
+        token: Option<&str>,
     ) -> Result<Response<Body>, Problem> {
         match admitted.method {
             Method::GET | Method::HEAD => {}
@@ -50,9 +54,17 @@ impl Edge {
         if RESERVED.contains(&first) && first != "artifactory" {
             return Err(nothing());
         }
-        let route = generic::route(&admitted.target).map_err(|error| self.absent(asker, &error))?;
-        let catalog = self.receiver().catalog();
-        let record = catalog.repository(&route.repository).await?;
+        let route = match (generic::route(&admitted.target), token) {
+            (Ok(route), _) => route,
+            (Err(error), None) => return Err(self.absent(asker, &error)),
+            // No link is for a name that cannot be.
+            (Err(_), Some(_)) => return Err(closed()),
+        };
+        if let Some(token) = token {
+            let Some(path) = route.path.as_ref().filter(|_| !route.folder) else { return Err(closed()) };
+            return self.serve_link(parts, admitted, asker, token, &route.repository, path).await;
+        }
+        let record = self.receiver().catalog().repository(&route.repository).await?;
         let public = record.as_ref().is_some_and(|record| record.public);
         let action = if route.folder { Action::List } else { Action::Read };
         let resource = Resource::Repository { name: &route.repository, path: route.path.as_ref(), public };
@@ -69,46 +81,93 @@ impl Edge {
         if route.folder {
             if let Err(refusal) = self.policies().restrict(&asker.wants(action, resource)) {
                 self.denied(asker, resource, &refusal);
-                return Err(restricted());
+                return Err(restricted(asker));
             }
             return listing::respond(self, parts, admitted, &route.repository, route.path.as_ref()).await;
         }
         let Some(path) = &route.path else { return Ok(with_slash(parts, admitted)) };
-        let mut wish = Wish { asker, repository: &route.repository, path, public, steered: false };
-        let steering = match self.policies().steer(&asker.wants(action, resource)) {
+        let wish = Wish { asker, repository: &route.repository, path, public, steered: false };
+        self.find(parts, admitted, wish, &authorized, None).await
+    }
+
+    /// Serves what a signed URL opens.
+    async fn serve_link(
+        &self,
+        parts: &Parts,
+        admitted: &Admitted,
+        asker: &Asker,
+        token: &str,
+        repository: &RepositoryName,
+        path: &ArtifactPath,
+    ) -> Result<Response<Body>, Problem> {
+        let Some(links) = &self.governance().links else { return Err(closed()) };
+        let method = admitted.method.as_str();
+        let request = LinkRequest::new(&asker.tenant, links.edge(), method, repository, path, asker.now)
+            .with_groups(links.groups())
+            .with_place(asker.client, asker.country)
+            .with_range(parts.headers.contains_key(RANGE));
+        let admission = match links.admit(token, &request) {
+            Ok(admission) => admission,
+            Err(denied) => return Err(self.link_denied(asker, repository, path, &denied)),
+        };
+        let mut asker = asker.clone();
+        asker.principal = Principal::Link(Arc::new(admission.holder()));
+        if self.receiver().catalog().repository(repository).await?.is_none() {
+            return Err(nothing());
+        }
+        let authorized = authorized_by(&admission);
+        // What a link opens is for who holds it, in a public repository too.
+        let wish = Wish { asker: &asker, repository, path, public: false, steered: false };
+        self.find(parts, admitted, wish, &authorized, Some(admission)).await
+    }
+
+    /// Looks up what is asked for, or what the client is to have instead.
+    async fn find(
+        &self,
+        parts: &Parts,
+        admitted: &Admitted,
+        mut wish: Wish<'_>,
+        authorized: &Authorized,
+        admission: Option<Admission>,
+    ) -> Result<Response<Body>, Problem> {
+        let asker = wish.asker;
+        let (repository, public) = (wish.repository, wish.public);
+        let resource = Resource::Repository { name: repository, path: Some(wish.path), public };
+        let steering = match self.policies().steer(&asker.wants(Action::Read, resource)) {
             Ok(steering) => steering,
             Err(refusal) => {
                 self.denied(asker, resource, &refusal);
-                return Err(restricted());
+                return Err(restricted(asker));
             }
         };
         if let Some(steering) = &steering {
             wish.path = &steering.path;
             wish.steered = true;
-            let resource = Resource::Repository { name: wish.repository, path: Some(wish.path), public };
-            if let Err(refusal) = authorize(self.policies(), asker, action, resource) {
+            let resource = Resource::Repository { name: repository, path: Some(wish.path), public };
+            // A link is for what it names, and what stands there is the edge's to choose.
+            if admission.is_none()
+                && let Err(refusal) = authorize(self.policies(), asker, Action::Read, resource)
+            {
                 self.denied(asker, resource, &refusal);
                 return Err(self.refuse(asker));
             }
         }
-        match catalog.resolve(wish.repository, wish.path).await? {
+        let catalog = self.receiver().catalog();
+        match catalog.resolve(repository, wish.path).await? {
             Some(Resolved::Artifact(artifact)) => {
                 meant(steering.as_ref(), &artifact, None)?;
-                self.deliver(parts, &wish, &authorized, &artifact).await
+                self.deliver(parts, &wish, authorized, &artifact, admission).await
             }
             Some(Resolved::Alias(alias, artifact)) => {
                 meant(steering.as_ref(), &artifact, Some(&alias))?;
                 wish.path = &alias.target;
-                self.deliver(parts, &wish, &authorized, &artifact).await
+                self.deliver(parts, &wish, authorized, &artifact, admission).await
             }
             Some(Resolved::Gone(gone)) => Err(withdrawn(&gone)),
+            None if wish.steered || admission.is_some() => Err(nothing()),
             None => {
-                let below = catalog.list(wish.repository, Some(wish.path), None, 1).await?;
-                if below.entries.is_empty() || wish.steered {
-                    Err(nothing())
-                } else {
-                    Ok(with_slash(parts, admitted))
-                }
+                let below = catalog.list(repository, Some(wish.path), None, 1).await?;
+                if below.entries.is_empty() { Err(nothing()) } else { Ok(with_slash(parts, admitted)) }
             }
         }
     }
@@ -121,6 +180,7 @@ impl Edge {
         wish: &Wish<'_>,
         authorized: &Authorized,
         artifact: &ArtifactRecord,
+        admission: Option<Admission>,
     ) -> Result<Response<Body>, Problem> {
         let asker = wish.asker;
         let resource =
@@ -129,23 +189,35 @@ impl Edge {
             Ok(applied) => applied,
             Err(refusal) => {
                 self.denied(asker, resource, &refusal);
-                return Err(restricted());
+                return Err(restricted(asker));
             }
         };
         // What depends on who asks, or from where, is not for caches that others share.
         let shared = wish.public && !applied && !wish.steered;
         let representation = representation(artifact, wish.path, shared);
-        let selected = select(parts, &representation, false)?;
-        let moves = parts.method == Method::GET && !selected.ranges(artifact.size).is_empty();
+        // Of one range it can be told exactly how much was delivered.
+        let counted = admission.as_ref().is_some_and(|admission| admission.link().claims().uses.is_some());
+        let selected = select(parts, &representation, counted)?;
+        let ranges = selected.ranges(artifact.size);
+        let moves = parts.method == Method::GET && selected != Selected::NotModified;
+        let transfer = match admission {
+            None => None,
+            Some(admission) => match admission.begin(artifact.digest, artifact.size, Some(&ranges)).await? {
+                Ok(transfer) => Some(transfer),
+                Err(denied) => return Err(self.link_denied(asker, wish.repository, wish.path, &denied)),
+            },
+        };
         let event = self.download(wish, artifact, &selected);
         if moves && let Err(error) = self.governance().audit.record(event.clone()) {
-            self.unrecorded(shared && matches!(asker.principal, Principal::Anonymous), &error)?;
+            let open = shared && matches!(asker.principal, Principal::Anonymous);
+            self.unrecorded(open, &error).inspect_err(|_| give_back(transfer.as_ref()))?;
         }
         let result = authorized.respond(&selected, &representation, self.verifier()).await;
         self.record_damage().await;
         let mut response = match result {
             Ok(response) => response,
             Err(problem) => {
+                give_back(transfer.as_ref());
                 if moves {
                     self.ended(event, Some(problem.status()), 0, false);
                 }
@@ -156,23 +228,76 @@ impl Edge {
             let headers = response.headers_mut();
             headers.insert(VARY, HeaderValue::from_static("Authorization, Accept-Language"));
         }
+        if transfer.is_some() {
+            // The address holds the token: it is not for the pages that a client goes to from here.
+            response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        }
         if moves {
-            self.watch(response.body_mut(), asker, event);
+            let body = std::mem::take(response.body_mut());
+            *response.body_mut() = self.watched(body, asker, event, transfer);
         }
         Ok(response)
     }
 
-    /// Follows the bytes of a download to their end.
-    fn watch(&self, body: &mut Body, asker: &Asker, event: Event) {
-        if let Some(guard) = self.guard(asker) {
+    /// The bytes of a download, followed to their end.
+    fn watched(&self, mut body: Body, asker: &Asker, event: Event, transfer: Option<Transfer>) -> Body {
+        let guard = match &transfer {
+            Some(transfer) => {
+                let transfer = transfer.clone();
+                Some(Arc::new(Guard::new(move || transfer.still_valid())))
+            }
+            None => self.guard(asker),
+        };
+        if let Some(guard) = guard {
             body.guarded_by(guard, GUARD_INTERVAL);
+        }
+        if let Some(rate) = transfer.as_ref().and_then(Transfer::bps) {
+            body = body.limited(rate);
         }
         let edge = self.clone();
         self.metrics().download_started();
         body.on_end(move |delivered| {
+            if let Some(transfer) = transfer {
+                transfer.ended(delivered.bytes);
+                edge.settle_links();
+            }
             edge.metrics().download_ended(delivered.bytes, delivered.complete);
             edge.ended(event, None, delivered.bytes, delivered.complete);
         });
+        body
+    }
+
+    /// Writes down, soon, what ended transfers give back to the budgets of their links.
+    fn settle_links(&self) {
+        let Some(links) = self.governance().links.clone() else { return };
+        blocking::spawn(async move {
+            if let Err(error) = links.settle().await {
+                warn!(%error, "what ended downloads did not use is given back later");
+            }
+        });
+    }
+
+    /// The refusal of a link, recorded. All refusals of one status look alike to the client.
+    fn link_denied(
+        &self,
+        asker: &Asker,
+        repository: &RepositoryName,
+        path: &ArtifactPath,
+        denied: &Denied,
+    ) -> Problem {
+        let mut event = asker.event(kind::DOWNLOAD_DENIED).because(denied.to_string());
+        (event.repository, event.path) = (Some(repository.clone()), Some(path.clone()));
+        event.status = Some(denied.status());
+        if let Some(link) = denied.link {
+            event.who = format!("link:{link}");
+            event.credential = Some(link.to_string());
+        }
+        self.note(event);
+        match denied.status() {
+            400 => Problem::new(StatusCode::BAD_REQUEST, ErrorKind::Invalid.as_str(), denied.message()),
+            429 => Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-requests", denied.message()),
+            _ => closed(),
+        }
     }
 
     /// What says whether the credentials of a running download still hold. Expiry cuts nothing that
@@ -288,6 +413,13 @@ impl Edge {
     }
 }
 
+/// Of a transfer that does not begin, nothing is used up.
+fn give_back(transfer: Option<&Transfer>) {
+    if let Some(transfer) = transfer {
+        transfer.ended(0);
+    }
+}
+
 /// Whether what steering chose is part of the bundle that the rule names.
 fn meant(
     steering: Option<&Steering>,
@@ -319,11 +451,88 @@ fn representation(artifact: &ArtifactRecord, path: &ArtifactPath, shared: bool) 
     }
 }
 
+/// The token of a signed URL in a request's query, if there is one.
+///
+/// # Errors
+/// A [`Problem`] if it is there more than once, or its name is not spelled literally: what one
+/// reader takes for the token and another one does not must not get in.
+pub(super) fn link_token(query: Option<&str>) -> Result<Option<&str>, Problem> {
+    let mut found = None;
+    for parameter in query.unwrap_or_default().split('&') {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if name == PARAMETER {
+            if found.replace(value).is_some() {
+                return Err(malformed("the link's token is there more than once"));
+            }
+        } else if name.contains('%') && unescaped(name).eq_ignore_ascii_case(PARAMETER) {
+            return Err(malformed("the name of the link's token is not spelled as it should be"));
+        }
+    }
+    Ok(found)
+}
+
+/// A parameter's name with its escapes undone, as far as they are ASCII.
+fn unescaped(name: &str) -> String {
+    let mut plain = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find('%') {
+        plain.push_str(&rest[..at]);
+        let digits = rest.get(at + 1..at + 3);
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                plain.push(char::from(byte));
+                rest = &rest[at + 3..];
+            }
+            None => {
+                plain.push('%');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    plain.push_str(rest);
+    plain
+}
+
 #[cold]
-pub(super) fn restricted() -> Problem {
-    Problem::new(
-        StatusCode::FORBIDDEN,
-        ErrorKind::Forbidden.as_str(),
-        "This may not be downloaded from where you are.",
-    )
+pub(super) fn malformed(detail: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, ErrorKind::Invalid.as_str(), detail)
+}
+
+/// The one answer to a link that does not open what it is used for.
+#[cold]
+fn closed() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, ErrorKind::Forbidden.as_str(), "The link does not open this.")
+}
+
+/// The answer to whom a restriction stops.
+#[cold]
+fn restricted(asker: &Asker) -> Problem {
+    match asker.principal {
+        Principal::Link(_) => closed(),
+        _ => Problem::new(
+            StatusCode::FORBIDDEN,
+            ErrorKind::Forbidden.as_str(),
+            "This may not be downloaded from where you are.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_one_place_and_one_spelling() {
+        assert_eq!(link_token(None).unwrap(), None);
+        assert_eq!(link_token(Some("a=b&edge_token=v1.x&c")).unwrap(), Some("v1.x"));
+        assert_eq!(link_token(Some("edge_token")).unwrap(), Some(""));
+        assert_eq!(link_token(Some("Edge_Token=x&edge_token2=y")).unwrap(), None);
+        for bad in
+            ["edge_token=a&edge_token=b", "edge_token=a&x&edge_token", "edge%5Ftoken=a", "%65dge_token=a"]
+        {
+            let problem = link_token(Some(bad)).unwrap_err();
+            assert_eq!(problem.status(), StatusCode::BAD_REQUEST, "{bad}");
+        }
+        assert_eq!(link_token(Some("a%zz%4=%&%é=1")).unwrap(), None);
+    }
 }

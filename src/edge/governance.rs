@@ -6,9 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::address::TrustedProxies;
-use crate::audit::{AuditHistory, AuditSink, Event};
+use crate::audit::{AuditSink, Event, TileLog};
 use crate::error::Result;
 use crate::geo::{GeoResolver, NoGeo};
+use crate::govern::Links;
 
 /// The parts that judge requests and remember what happened. Each can be somebody else's.
 #[derive(Clone, Debug)]
@@ -18,12 +19,14 @@ pub struct Governance {
     pub proxies: TrustedProxies,
     /// Tells countries.
     pub geo: Arc<dyn GeoResolver>,
+    /// The signed URLs it honours.
+    pub links: Option<Links>,
     /// Takes what happened.
     pub audit: Arc<dyn AuditSink>,
+    /// The same log, if it is one that can be read here.
+    pub ledger: Option<Arc<TileLog>>,
     /// What becomes of public downloads that cannot be recorded.
     pub audit_full: AuditFull,
-    /// Tells what was recorded, if it can be told.
-    pub history: Option<Arc<dyn AuditHistory>>,
 }
 
 /// What becomes of a public download that the audit log cannot take. Others are refused.
@@ -42,9 +45,10 @@ impl Governance {
         Governance {
             proxies: TrustedProxies::none(),
             geo: Arc::new(NoGeo),
+            links: None,
             audit: Arc::new(Unrecorded),
+            ledger: None,
             audit_full: AuditFull::Deny,
-            history: None,
         }
     }
 
@@ -62,6 +66,13 @@ impl Governance {
         self
     }
 
+    /// The same with these signed URLs.
+    #[must_use]
+    pub fn with_links(mut self, links: Links) -> Governance {
+        self.links = Some(links);
+        self
+    }
+
     /// The same with this log.
     #[must_use]
     pub fn with_audit(mut self, audit: Arc<dyn AuditSink>) -> Governance {
@@ -69,10 +80,11 @@ impl Governance {
         self
     }
 
-    /// The same, with the past told by `history`.
+    /// The same with this log, which can be read as well.
     #[must_use]
-    pub fn with_history(mut self, history: Arc<dyn AuditHistory>) -> Governance {
-        self.history = Some(history);
+    pub fn with_ledger(mut self, ledger: Arc<TileLog>) -> Governance {
+        self.audit = ledger.clone();
+        self.ledger = Some(ledger);
         self
     }
 

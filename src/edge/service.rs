@@ -4,13 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::{ACCEPT_LANGUAGE, ALLOW, CACHE_CONTROL, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT_LANGUAGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, HeaderValue, LOCATION, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use tracing::{error, info};
 
 use super::authorize::{Asker, authorize};
 use super::budget::Budget;
+use super::download::{link_token, malformed};
 use super::integrity::Verifier;
 use super::metric::Metrics;
 use super::problem::{Problem, Shape};
@@ -219,6 +222,14 @@ impl Edge {
 
     async fn answer(&self, parts: &Parts, body: Body, admitted: &Admitted, peer: SocketAddr) -> Answered {
         let first = admitted.target.segments().first().map_or("", String::as_str);
+        let token = match link_token(parts.uri.query()) {
+            Ok(Some(_)) if presents(parts) => {
+                let both = malformed("a request comes with a link or with credentials, not with both");
+                return Answered { principal: None, result: Err(both) };
+            }
+            Ok(token) => token,
+            Err(problem) => return Answered { principal: None, result: Err(problem) },
+        };
         let (asker, outcome) = self.asker(parts, peer).await;
         if let Err(error) = outcome {
             self.note(asker.event(kind::AUTH_FAILED).because(error.message().to_owned()));
@@ -240,7 +251,7 @@ impl Edge {
             "artifactory" if admitted.target.segments().get(1).is_some_and(|second| second == "api") => {
                 control::artifactory(self, admitted, &asker).await
             }
-            _ => self.serve(parts, admitted, &asker).await,
+            _ => self.serve(parts, admitted, &asker, token).await,
         };
         Answered { principal: Some(asker.principal), result }
     }
@@ -273,6 +284,9 @@ impl Edge {
     pub async fn upkeep(&self) -> Result<()> {
         self.record_damage().await;
         self.settle_access().await?;
+        if let Some(links) = &self.inner.governance.links {
+            links.upkeep(self.inner.receiver.now()).await?;
+        }
         self.inner.receiver.catalog().keep_time().await
     }
 
@@ -370,6 +384,11 @@ fn signed(parts: &Parts, body: Body, admitted: &Admitted, principal: &Principal)
             Err(Error::new(ErrorKind::Unauthenticated, "the signature of this request must be over its body"))
         }
     }
+}
+
+/// Whether a request's header presents credentials.
+fn presents(parts: &Parts) -> bool {
+    parts.headers.contains_key(AUTHORIZATION) || parts.headers.contains_key("x-jfrog-art-api")
 }
 
 /// The client's address, as far as it can be told.

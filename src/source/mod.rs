@@ -21,6 +21,8 @@ mod dial;
 mod edges;
 mod file;
 mod keys;
+mod pairing;
+mod propagation;
 mod query;
 mod record;
 mod release;
@@ -49,6 +51,8 @@ pub use self::converge::{
 pub use self::dial::HttpDial;
 pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
 pub use self::keys::{NewKey, Ring, Role};
+pub use self::pairing::{PairOptions, PairingRecord};
+pub use self::propagation::{KeyState, KeyStatus, Propagation};
 pub use self::query::{MAX_DEPTH, MAX_QUERY, Query};
 pub use self::selection::Selection;
 pub use self::state::{
@@ -68,6 +72,7 @@ use crate::distribute::Planner;
 #[cfg(all(feature = "redb", feature = "delta"))]
 use crate::distribute::PlannerOptions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::SigningKey;
 use crate::meta::{Batch, MetadataStore};
 use crate::name::Tenant;
 use crate::secret::Secret;
@@ -139,6 +144,8 @@ pub struct Source {
     planner: Option<Planner>,
     /// Held while records come to name blobs, and while blobs without a record are removed.
     blobs_in_use: Mutex<()>,
+    /// The identity key, once it was asked for.
+    identity: std::sync::Mutex<Option<Arc<SigningKey>>>,
 }
 
 impl Source {
@@ -258,6 +265,7 @@ impl Source {
             #[cfg(feature = "delta")]
             planner: None,
             blobs_in_use: Mutex::new(()),
+            identity: std::sync::Mutex::default(),
         })
     }
 

@@ -14,7 +14,7 @@ use distedge::geo::StaticGeo;
 use distedge::key::{Algorithm, KeySet, Signer, SigningKey, TrustedKey};
 
 #[path = "../../fuzz/src/lib.rs"]
-pub mod oracle;
+pub(crate) mod oracle;
 
 const NOW: Timestamp = Timestamp::from_unix(1_795_323_600);
 

@@ -26,6 +26,7 @@
 //! | `/access/api/v1/service_trust/…` | POST, DELETE | the same, as clients of Artifactory ask |
 
 mod pairing;
+mod past;
 mod policy;
 mod token;
 

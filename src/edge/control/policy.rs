@@ -7,9 +7,9 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Call};
+use super::{Answer, Call, past};
 use crate::access::{Action, Resource};
-use crate::audit::{Event, kind};
+use crate::audit::kind;
 use crate::blocking;
 use crate::catalog::Resolved;
 use crate::clock::Timestamp;
@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::govern::Policies;
 use crate::name::{ArtifactPath, Holder, RepositoryName};
 use crate::policy::{
-    CompiledPolicy, Described, Document, Explanation, MAX_DOCUMENT, PastRequest, Question, Verdict, replay,
+    CompiledPolicy, Described, Document, Explanation, MAX_DOCUMENT, Question, Verdict, replay,
 };
 
 /// Longest described request, and longest wish for a rollback.
@@ -278,7 +278,7 @@ impl Call<'_> {
 
     /// A policy over the downloads of the past.
     async fn replay(&self, policies: &Policies, body: Body) -> Answer {
-        let Some(history) = self.edge.governance().history.clone() else {
+        let Some(ledger) = self.edge.governance().ledger.clone() else {
             let why = "the log of this edge cannot be read back";
             return Err(Error::new(ErrorKind::Unsupported, why).into());
         };
@@ -302,34 +302,11 @@ impl Call<'_> {
         let until = until.unwrap_or(self.asker.now);
         let report = blocking::run(move || {
             let mut replay = replay(tenant, Some(old), new);
-            history.events(from, until, &mut |event| {
-                if let Some(past) = past(event, &public) {
-                    replay.judge(past);
-                }
-                Ok(true)
-            })?;
+            past::downloads(&ledger, from, until, &public, |past| replay.judge(past))?;
             Ok(replay.report())
         });
         media::json(false, &report.await?)
     }
-}
-
-/// The request that an event tells of, if it is one that a policy decides: a download that began, or
-/// that was refused.
-fn past(event: Event, public: &HashMap<RepositoryName, bool>) -> Option<PastRequest> {
-    let allowed = match &*event.kind {
-        kind::DOWNLOAD_START => true,
-        kind::DOWNLOAD_DENIED => false,
-        _ => return None,
-    };
-    let repository = event.repository?;
-    let public = public.get(&repository).copied().unwrap_or_default();
-    let mut past = PastRequest::new(event.at, event.who, Action::Read, repository);
-    past.path = event.path;
-    past.holder = event.bundle.zip(event.version).map(|(bundle, version)| Holder(bundle, version));
-    (past.client, past.country) = (event.client, event.country);
-    (past.public, past.allowed) = (public, allowed);
-    Some(past)
 }
 
 #[cold]

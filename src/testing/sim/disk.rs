@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::random;
 use super::state::{Name, Node, Op, State};
+use crate::audit;
 use crate::blob::vfs::{FileStat, Lock, Vfs, VfsFile};
 use crate::blob::{Payload, Stamp};
 use crate::range::ByteRange;
@@ -429,6 +430,74 @@ impl VfsFile for SimFile {
             live.get(range.start() as usize..range.end() as usize).map(Bytes::copy_from_slice)
         })?;
         bytes.map(Payload::Bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl audit::disk::Disk for SimDisk {
+    fn create_dirs(&self, path: &Path) -> io::Result<()> {
+        let mut above: Vec<&Path> = path.ancestors().collect();
+        above.reverse();
+        for directory in above {
+            match Vfs::create_dir(self, directory) {
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn audit::disk::DiskFile>> {
+        let file = Vfs::append(self, path)?;
+        if file.with_bytes(<[u8]>::len)? > 0 {
+            file.set_len(0)?;
+        }
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn audit::disk::DiskFile>> {
+        Ok(Box::new(Vfs::open(self, path)?))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        Ok(Vfs::list(self, path)?.into_iter().filter_map(|name| name.into_string().ok()).collect())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Vfs::rename(self, from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Vfs::remove(self, path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        Vfs::sync_dir(self, path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<audit::disk::DiskLock>> {
+        Vfs::lock(self, path)
+    }
+}
+
+impl audit::disk::DiskFile for SimFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        VfsFile::read_at(self, buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.perform(OpKind::Write, Op::Write { file: self.file, offset, bytes: bytes.into() })
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.with_bytes(|live| live.len() as u64)
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        VfsFile::sync(self)
     }
 }
 
