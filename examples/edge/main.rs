@@ -12,6 +12,7 @@ mod geo;
 mod identity;
 mod link;
 mod maintenance;
+mod policy;
 mod remote;
 mod section;
 mod tenant;
@@ -38,6 +39,7 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use config::Config;
+use policy::PolicyCommand;
 use token::Destination;
 
 /// Serves what signed release bundles bring, read-only.
@@ -103,6 +105,11 @@ enum Command {
     Link {
         #[command(subcommand)]
         command: link::LinkCommand,
+    },
+    /// Who may do what, from where: the policy of a running edge.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
     },
     /// Read volumes and check everything that can be checked without an edge.
     Verify {
@@ -179,6 +186,9 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     }
     if let Some(Command::Link { command }) = &arguments.command {
         return say(link::run(command).await?);
+    }
+    if let Some(Command::Policy { command }) = arguments.command {
+        return policy::run(command).await;
     }
     let data = config.data.clone().ok_or_else(|| {
         Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
@@ -302,6 +312,7 @@ async fn open(
         Some(token) => destination.deliver("control token", token)?,
         None => destination.abandon(),
     }
+    policy::start(&opened.edge, config.policy.as_deref()).await?;
     edges.push((config.tenant.clone(), Vec::new(), opened.edge));
     for tenant in &config.tenants {
         let directory = tenant::directory(data, &tenant.name, &config.tenant);
@@ -312,6 +323,7 @@ async fn open(
             Destination::prepare(Some(&file))?
                 .deliver(&format!("control token of the tenant {}", tenant.name), token)?;
         }
+        policy::start(&opened.edge, tenant.policy.as_deref()).await?;
         edges.push((tenant.name.clone(), tenant.hosts.clone(), opened.edge));
     }
     Ok(Tenants::new(config.tenancy, edges, Arc::new(SystemClock)).await?)

@@ -10,6 +10,7 @@ mod crash_process;
 mod delta_push;
 mod edge_process;
 mod fuzz_replay;
+mod gate;
 mod hostile;
 mod http;
 mod lane;

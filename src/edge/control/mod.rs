@@ -27,10 +27,14 @@
 //! | `/api/v1/pairings`, `…/{id}`, `…/tokens` | GET; GET, DELETE; POST | `administer`; one's own: its peer |
 //! | `/api/v1/pairings/redeem`, `…/confirm` | POST | who holds a pairing token |
 //! | `/api/v1/pairings/{id}/rotate` | POST | its peer |
+//! | `/api/v1/policy`, `…/versions`, `…/versions/{number}` | GET; PUT the policy | `administer` |
+//! | `/api/v1/policy/check`, `…/rollback`, `…/replay`, `/api/v1/explain` | POST | `administer` |
 //! | `/access/api/v1/service_trust/…` | POST, DELETE | the same, as clients of Artifactory ask |
 
 mod link;
 mod pairing;
+mod past;
+mod policy;
 mod token;
 
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderName, HeaderValue};
@@ -152,6 +156,8 @@ pub(super) async fn route(
         ["api", "v1", "link-policies", rest @ ..] => call.link_policies(rest, body).await,
         ["api", "v1", "link-revocations"] => call.link_revocations(body).await,
         ["api", "v1", "pairings", rest @ ..] => call.pairings(rest, body).await,
+        ["api", "v1", "policy", rest @ ..] => call.policy(rest, body).await,
+        ["api", "v1", "explain"] => call.explain(body).await,
         _ => Err(call.unknown()),
     }
 }
