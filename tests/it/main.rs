@@ -12,6 +12,7 @@ mod edge_process;
 mod fuzz_replay;
 mod hostile;
 mod http;
+mod identity;
 mod lane;
 mod link;
 mod process;
