@@ -89,7 +89,7 @@ name = "globex"
 [[tenant.oidc]]
 issuer = "https://id.acme.test"
 audiences = ["globex"]
-jwks_url = "https://id.acme.test/keys"
+jwks_url = "http://127.0.0.1:9/keys"
 "#,
         "0".repeat(64)
     );
@@ -109,11 +109,18 @@ jwks_url = "https://id.acme.test/keys"
     let sections = sample.split_once("#[geo]").unwrap().1;
     let sections: String =
         sections.lines().filter_map(|line| line.strip_prefix('#')).map(|line| format!("{line}\n")).collect();
-    fs::write(dir.path().join("GeoLite2-Country.mmdb"), "not yet").unwrap();
+    let (list, database) = (dir.path().join("networks.csv"), dir.path().join("GeoLite2-Country.mmdb"));
+    assert!(run(&["geo", "build", list.to_str().unwrap(), database.to_str().unwrap()]).status.success());
     fs::write(dir.path().join("ca.pem"), "none").unwrap();
     let (code, sentence) = check(dir.path(), &format!("[geo]\n{sections}"));
     assert!(code == 2 && sentence.contains("`oidc.jwks_url`: the certificate authorities"), "{sentence}");
-    let (code, sentence) = check(dir.path(), &format!("[geo]\n{}", sections.replace("jwks_ca", "#")));
+    let (code, sentence) = check(
+        dir.path(),
+        &format!(
+            "[geo]\n{}",
+            sections.replace("jwks_ca", "#").replace("https://id.example.com/jwks", "http://localhost/jwks")
+        ),
+    );
     assert_eq!(code, 0, "{sentence}");
     for (text, sentence) in [
         (oidc.to_owned(), "line 1: an [[oidc]] needs one of `jwks_file` and `jwks_url`"),
