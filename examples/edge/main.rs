@@ -239,7 +239,7 @@ async fn check(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     elsewhere.address = SocketAddr::from(([127, 0, 0, 1], 0));
     Server::bind(elsewhere, Serving::default()).await.map_err(|error| Failure::usage(error.to_string()))?;
     config.edge()?;
-    config.geo.open()?;
+    config.geo.check().map_err(|error| Failure::usage(error.to_string()))?;
     match &arguments.config {
         Some(path) => say(format_args!("{} is good", path.display())),
         None => say("the configuration is good"),
