@@ -108,11 +108,7 @@ fn split(n: u64) -> u64 {
 
 /// `MTH(D[start:end])` of a part that a proof may name: `start` is a multiple of the power of two at
 /// or above `end - start`.
-fn part<E>(
-    start: u64,
-    end: u64,
-    subtree: &mut impl FnMut(u32, u64) -> Result<Hash, E>,
-) -> Result<Hash, E> {
+fn part<E>(start: u64, end: u64, subtree: &mut impl FnMut(u32, u64) -> Result<Hash, E>) -> Result<Hash, E> {
     let length = end - start;
     if length.is_power_of_two() {
         return subtree(length.trailing_zeros(), start >> length.trailing_zeros());

@@ -61,7 +61,8 @@ impl SegmentFile {
     /// The last noted place at or before `seq`, and the number of the entry there.
     pub(super) fn place(&self, seq: u64) -> Option<(u64, Place)> {
         let index = (seq / TILE as u64).checked_sub(self.first / TILE as u64)? as usize;
-        let number = if index == 0 { self.first } else { (self.first / TILE as u64 + index as u64) * TILE as u64 };
+        let number =
+            if index == 0 { self.first } else { (self.first / TILE as u64 + index as u64) * TILE as u64 };
         self.places.get(index).map(|place| (number, *place))
     }
 }
@@ -369,7 +370,7 @@ fn entry<'a>(event: &'a Event, reduced: Option<&'a Reduced>, seq: u64, of: Optio
     entry.how = text(&event.credential);
     entry.ip = reduced.and_then(|reduced| reduced.ip.as_deref()).map(Text::from);
     entry.cc = event.country;
-    entry.p = reduced.map(|reduced| reduced.p.as_str().into());
+    entry.p = reduced.and_then(|reduced| reduced.p.as_deref()).map(Text::from);
     entry.what = (what != What::default()).then_some(what);
     entry.about = text(&event.object);
     entry
@@ -419,10 +420,8 @@ impl Waiter {
     /// Waits on this thread.
     pub(super) fn block(&self) -> Result<()> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self
-            .ready
-            .wait_while(state, |state| state.0.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state =
+            self.ready.wait_while(state, |state| state.0.is_none()).unwrap_or_else(PoisonError::into_inner);
         state.0.take().unwrap_or(Ok(()))
     }
 }

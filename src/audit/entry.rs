@@ -413,9 +413,15 @@ fn moment(out: &mut Vec<u8>, at: Timestamp) {
     let year = year + era * 400 + u64::from(month <= 2);
     let two = |value: u64| [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8];
     let mut text = *b"0000-00-00T00:00:00Z";
-    for (at, value) in
-        [(0, year / 100), (2, year % 100), (5, month), (8, date), (11, second / 3600), (14, second / 60 % 60), (17, second % 60)]
-    {
+    for (at, value) in [
+        (0, year / 100),
+        (2, year % 100),
+        (5, month),
+        (8, date),
+        (11, second / 3600),
+        (14, second / 60 % 60),
+        (17, second % 60),
+    ] {
         text[at..at + 2].copy_from_slice(&two(value));
     }
     out.extend_from_slice(&text);

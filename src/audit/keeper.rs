@@ -164,7 +164,8 @@ impl Keeper {
             // In parts, so that nobody waits long for the tree.
             let mut tree = lock(&self.shared.tree);
             for _ in 0..TILE {
-                let Some(length) = rest.first_chunk().map(|length| u32::from_le_bytes(*length) as usize) else {
+                let Some(length) = rest.first_chunk().map(|length| u32::from_le_bytes(*length) as usize)
+                else {
                     break;
                 };
                 tree.push(leaf(&rest[FRAME..FRAME + length]));
@@ -200,7 +201,8 @@ impl Keeper {
         };
         let waiting = std::mem::take(&mut lock(&self.shared.append).waiting_for_checkpoint);
         let mut result = Ok(());
-        if lock(&self.shared.latest).as_ref().is_none_or(|latest| (latest.size, latest.root) != (size, root)) {
+        if lock(&self.shared.latest).as_ref().is_none_or(|latest| (latest.size, latest.root) != (size, root))
+        {
             result = self.sign(size, root);
             if let Err(error) = &result {
                 tracing::warn!(log = %self.shared.directory.display(), %error, "the audit log has no new checkpoint");
@@ -218,7 +220,8 @@ impl Keeper {
         let mut checkpoint = Checkpoint::new(&self.shared.origin, size, root);
         checkpoint.sign(&*self.shared.signer, self.shared.clock.now())?;
         let note = checkpoint.to_note();
-        let written = disk::replace(&*self.shared.disk, &self.shared.directory, "checkpoint", note.as_bytes());
+        let written =
+            disk::replace(&*self.shared.disk, &self.shared.directory, "checkpoint", note.as_bytes());
         // What it covers is durable, so it may be shown even if it could not be kept.
         *lock(&self.shared.latest) = Some(checkpoint);
         written.map_err(|cause| Error::io("writing a checkpoint of the audit log", cause))
@@ -301,8 +304,7 @@ impl Keeper {
         let lost = append.forget_unsynced();
         append.spare = None;
         let known = lock(&shared.latest).clone();
-        let found =
-            recover(&shared.disk, &shared.directory, &shared.tiles, known.as_ref(), Some(synced))?;
+        let found = recover(&shared.disk, &shared.directory, &shared.tiles, known.as_ref(), Some(synced))?;
         let gaps = found.gaps.clone();
         *lock(&shared.tree) = install(&mut append, found);
         append.health = Health::Good;
@@ -331,9 +333,7 @@ fn wait_for<'a>(
     pause: Option<Duration>,
 ) -> MutexGuard<'a, Append> {
     match pause {
-        Some(pause) => {
-            shared.wake.wait_timeout(append, pause).unwrap_or_else(PoisonError::into_inner).0
-        }
+        Some(pause) => shared.wake.wait_timeout(append, pause).unwrap_or_else(PoisonError::into_inner).0,
         None => shared.wake.wait(append).unwrap_or_else(PoisonError::into_inner),
     }
 }

@@ -159,56 +159,7 @@ impl TileLog {
         clock: Arc<dyn Clock>,
         options: LogOptions,
     ) -> Result<TileLog> {
-        let directory = directory.as_ref();
-        let during = |cause| Error::io(format_args!("opening the audit log {}", directory.display()), cause);
-        disk.create_dirs(&directory.join("segment")).map_err(during)?;
-        disk.create_dirs(&directory.join("tile")).map_err(during)?;
-        let held = disk.lock(&directory.join("lock")).map_err(during)?.ok_or_else(|| {
-            let message = format!("another process has the audit log {} open", directory.display());
-            Error::new(ErrorKind::Unavailable, message)
-        })?;
-        let people = People::open(Arc::clone(&disk), directory)?;
-        let tiles = TileStore::new(Arc::clone(&disk), directory);
-        let latest = read_note(&*disk, &directory.join("checkpoint"))?;
-        let cosigned = read_note(&*disk, &directory.join("cosigned"))?;
-        // The later one tells more about what must be there.
-        let known = [&latest, &cosigned].into_iter().flatten().max_by_key(|checkpoint| checkpoint.size);
-        let found = recover(&disk, directory, &tiles, known, None)?;
-        let limits = (options.segment, options.fill);
-        let mut append = Append::new(Arc::clone(&disk), directory, limits, options.sync_always);
-        let open = found.open.clone();
-        let gaps = found.gaps.clone();
-        let tree = install(&mut append, found);
-        if append.segments.is_empty() {
-            append.roll()?;
-        }
-        let now = clock.now();
-        if append.next == 0 {
-            append.take_entry(own(now, kind::AUDIT_OPENED, Some(origin), None))?;
-        }
-        for gap in &gaps {
-            tracing::error!(log = %directory.display(), gap, "the audit log has a gap");
-            append.take_entry(own(now, kind::AUDIT_GAP, None, Some(gap)))?;
-        }
-        for start in open {
-            append.take_entry(aborted(now, start))?;
-        }
-        let shared = Arc::new(Shared {
-            disk,
-            directory: directory.to_owned(),
-            origin: origin.to_owned(),
-            signer,
-            clock,
-            options,
-            people,
-            tiles,
-            append: Mutex::new(append),
-            wake: Condvar::new(),
-            tree: Mutex::new(tree),
-            latest: Mutex::new(latest),
-            cosigned: Mutex::new(cosigned),
-            _lock: held,
-        });
+        let shared = Arc::new(Shared::open(disk, directory.as_ref(), origin, signer, clock, options)?);
         let keeper = keeper::spawn(&shared)?;
         Ok(TileLog { shared, keeper: Mutex::new(Some(keeper)) })
     }
@@ -317,7 +268,8 @@ impl TileLog {
     /// # Errors
     /// [`ErrorKind::NotFound`] if no checkpoint reaches that far.
     pub fn root(&self, size: u64) -> Result<Hash> {
-        self.shared.with_hashes(size, |reader| merkle::root(size, |level, index| reader.subtree(level, index)))
+        self.shared
+            .with_hashes(size, |reader| merkle::root(size, |level, index| reader.subtree(level, index)))
     }
 
     /// Shows that entry `index` is in the tree of `size` entries.
@@ -345,7 +297,8 @@ impl TileLog {
     /// # Errors
     /// [`ErrorKind::NotFound`] if there are not so many yet.
     pub fn tile(&self, level: u32, index: u64, width: usize) -> Result<Vec<u8>> {
-        let missing = || Error::new(ErrorKind::NotFound, format!("there is no {}", tile_path(level, index, width)));
+        let missing =
+            || Error::new(ErrorKind::NotFound, format!("there is no {}", tile_path(level, index, width)));
         if level > 7 || width == 0 || width > TILE {
             return Err(missing());
         }
@@ -428,6 +381,66 @@ impl TileLog {
 }
 
 impl Shared {
+    /// Opens a log that nobody keeps yet.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        origin: &str,
+        signer: Arc<dyn Signer>,
+        clock: Arc<dyn Clock>,
+        options: LogOptions,
+    ) -> Result<Shared> {
+        let during = |cause| Error::io(format_args!("opening the audit log {}", directory.display()), cause);
+        disk.create_dirs(&directory.join("segment")).map_err(during)?;
+        disk.create_dirs(&directory.join("tile")).map_err(during)?;
+        let held = disk.lock(&directory.join("lock")).map_err(during)?.ok_or_else(|| {
+            let message = format!("another process has the audit log {} open", directory.display());
+            Error::new(ErrorKind::Unavailable, message)
+        })?;
+        let people = People::open(Arc::clone(&disk), directory)?;
+        let tiles = TileStore::new(Arc::clone(&disk), directory);
+        let latest = read_note(&*disk, &directory.join("checkpoint"))?;
+        let cosigned = read_note(&*disk, &directory.join("cosigned"))?;
+        // The later one tells more about what must be there.
+        let known = [&latest, &cosigned].into_iter().flatten().max_by_key(|checkpoint| checkpoint.size);
+        let found = recover(&disk, directory, &tiles, known, None)?;
+        let limits = (options.segment, options.fill);
+        let mut append = Append::new(Arc::clone(&disk), directory, limits, options.sync_always);
+        let open = found.open.clone();
+        let gaps = found.gaps.clone();
+        let tree = install(&mut append, found);
+        if append.segments.is_empty() {
+            append.roll()?;
+        }
+        let now = clock.now();
+        if append.next == 0 {
+            append.take_entry(own(now, kind::AUDIT_OPENED, Some(origin), None))?;
+        }
+        for gap in &gaps {
+            tracing::error!(log = %directory.display(), gap, "the audit log has a gap");
+            append.take_entry(own(now, kind::AUDIT_GAP, None, Some(gap)))?;
+        }
+        for start in open {
+            append.take_entry(aborted(now, start))?;
+        }
+        Ok(Shared {
+            disk,
+            directory: directory.to_owned(),
+            origin: origin.to_owned(),
+            signer,
+            clock,
+            options,
+            people,
+            tiles,
+            append: Mutex::new(append),
+            wake: Condvar::new(),
+            tree: Mutex::new(tree),
+            latest: Mutex::new(latest),
+            cosigned: Mutex::new(cosigned),
+            _lock: held,
+        })
+    }
+
     /// Takes an event; the waiter is done when it is durable.
     pub(super) fn take(&self, event: &Event, durable: bool) -> Result<Arc<Waiter>> {
         let reduced = self.people.reduce(&event.who, event.client, event.at)?;
@@ -470,7 +483,8 @@ impl Shared {
     }
 
     pub(super) fn entries(&self, from: u64, mut each: impl FnMut(u64, &[u8]) -> Result<bool>) -> Result<()> {
-        let during = |cause| Error::io(format_args!("reading the audit log {}", self.directory.display()), cause);
+        let during =
+            |cause| Error::io(format_args!("reading the audit log {}", self.directory.display()), cause);
         let (segments, end) = {
             let mut append = lock(&self.append);
             if matches!(append.health, Health::Good | Health::Spare) {
@@ -480,7 +494,10 @@ impl Shared {
             let Some(begin) = begin.checked_sub(1) else {
                 return Err(Error::new(
                     ErrorKind::Gone,
-                    format!("the entries up to {} were dropped", append.segments.first().map_or(0, |s| s.first)),
+                    format!(
+                        "the entries up to {} were dropped",
+                        append.segments.first().map_or(0, |s| s.first)
+                    ),
                 ));
             };
             let segments: Vec<SegmentFile> = (append.segments[begin..].iter().enumerate())
@@ -571,13 +588,9 @@ pub(super) fn own<'a>(
 
 /// The end of a download that a crash ended.
 fn aborted(now: Timestamp, start: u64) -> Entry<'static> {
-    let res = Outcome { reason: Some("the edge stopped".into()), complete: Some(false), ..Outcome::default() };
-    Entry {
-        of: Some(start),
-        who: None,
-        res: Some(res),
-        ..own(now, kind::DOWNLOAD_END, None, None)
-    }
+    let res =
+        Outcome { reason: Some("the edge stopped".into()), complete: Some(false), ..Outcome::default() };
+    Entry { of: Some(start), who: None, res: Some(res), ..own(now, kind::DOWNLOAD_END, None, None) }
 }
 
 #[async_trait]

@@ -363,7 +363,9 @@ mod tests {
         let mut moved = signed.clone();
         moved.size += 1;
         assert!(moved.verify(&log.public_key(), NOW).is_err());
-        for (from, to) in [("\n5\n", "\n05\n"), ("\n5\n", "\n5 \n"), ("\n\n", "\nextension\n\n"), ("\n\n", "\n")] {
+        for (from, to) in
+            [("\n5\n", "\n05\n"), ("\n5\n", "\n5 \n"), ("\n\n", "\nextension\n\n"), ("\n\n", "\n")]
+        {
             assert!(Checkpoint::parse(note.replacen(from, to, 1).as_bytes()).is_err(), "{from:?} {to:?}");
         }
     }

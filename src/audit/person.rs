@@ -26,6 +26,7 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::append::is_full;
 use super::disk::{self, Disk, DiskFile};
 use super::segment::crc32c;
 use crate::clock::Timestamp;
@@ -47,8 +48,8 @@ pub(super) struct Reduced {
     pub(super) who: Option<String>,
     /// The network, `~` and a hash.
     pub(super) ip: Option<String>,
-    /// The commitment.
-    pub(super) p: String,
+    /// The commitment; `None` where a full disk has no room for the record.
+    pub(super) p: Option<String>,
 }
 
 /// Who and from where, in full.
@@ -99,9 +100,9 @@ impl People {
         disk.create_dirs(&directory).map_err(during)?;
         let secret = disk::read_if_there(&*disk, &directory.join("secret")).map_err(during)?;
         // A damaged secret loses the link between the hashes of this month, and nothing else.
-        let secret = secret.map(Zeroizing::new).filter(|secret| {
-            secret.len() == 74 && crc32c(0, &secret[..70]).to_le_bytes() == secret[70..]
-        });
+        let secret = secret
+            .map(Zeroizing::new)
+            .filter(|secret| secret.len() == 74 && crc32c(0, &secret[..70]).to_le_bytes() == secret[70..]);
         let state = match secret {
             Some(secret) => State {
                 month: String::from_utf8_lossy(&secret[..6]).into_owned(),
@@ -124,7 +125,12 @@ impl People {
     }
 
     /// The reduced form of a principal and an address; `None` if neither is personal.
-    pub(super) fn reduce(&self, who: &str, ip: Option<IpAddr>, at: Timestamp) -> Result<Option<Arc<Reduced>>> {
+    pub(super) fn reduce(
+        &self,
+        who: &str,
+        ip: Option<IpAddr>,
+        at: Timestamp,
+    ) -> Result<Option<Arc<Reduced>>> {
         let user = who.strip_prefix("user:");
         let ip = ip.map(|ip| ip.to_canonical());
         if user.is_none() && ip.is_none() {
@@ -142,6 +148,9 @@ impl People {
             return Ok(Some(Arc::clone(known)));
         }
         let reduced = Arc::new(self.record(&mut state, &key.0, ip)?);
+        if reduced.p.is_none() {
+            return Ok(Some(reduced));
+        }
         if state.remembered.len() >= REMEMBERED {
             state.remembered.clear();
         }
@@ -249,7 +258,9 @@ impl People {
         let _state = self.lock();
         let first = month(moment);
         for kind in [".keys", ".rows"] {
-            for name in self.names(kind)?.iter().filter(|name| name.get(..6).is_some_and(|month| *month < *first)) {
+            for name in
+                self.names(kind)?.iter().filter(|name| name.get(..6).is_some_and(|month| *month < *first))
+            {
                 self.disk.remove(&self.directory.join(name))?;
             }
         }
@@ -300,8 +311,15 @@ impl People {
             files.keys.1 += keys.len() as u64;
             Ok(())
         });
-        written.map_err(|cause| Error::io(format_args!("writing to {}", self.directory.display()), cause))?;
-        state.unsynced = true;
+        let kept = match written {
+            Ok(()) => true,
+            // The event is worth more than the name behind it.
+            Err(cause) if is_full(&cause) => false,
+            Err(cause) => {
+                return Err(Error::io(format_args!("writing to {}", self.directory.display()), cause));
+            }
+        };
+        state.unsynced |= kept;
 
         let hash = |what: &str, text: &str| {
             URL_SAFE_NO_PAD.encode(&hmac(&state.monthly, &[what.as_bytes(), &[0], text.as_bytes()])[..9])
@@ -309,7 +327,7 @@ impl People {
         Ok(Reduced {
             who: (!who.is_empty()).then(|| format!("user:~{}", hash("who", who))),
             ip: ip.map(|ip| format!("{}~{}", network(ip), hash("ip", &address))),
-            p: URL_SAFE_NO_PAD.encode(id),
+            p: kept.then(|| URL_SAFE_NO_PAD.encode(id)),
         })
     }
 
@@ -317,7 +335,8 @@ impl People {
     fn files<'s>(&self, state: &'s mut State) -> std::io::Result<&'s mut Files> {
         if state.files.is_none() {
             let taken = self.names(".rows")?;
-            let number = taken.iter().filter_map(|name| name.get(7..)?.strip_suffix(".rows")?.parse::<u64>().ok());
+            let number =
+                taken.iter().filter_map(|name| name.get(7..)?.strip_suffix(".rows")?.parse::<u64>().ok());
             let number = number.max().map_or(0, |number| number + 1);
             let create = |kind: &str| {
                 let name = format!("{}-{number}.{kind}", state.month);
@@ -414,6 +433,10 @@ mod tests {
         People::open(Arc::new(OsDisk), directory).unwrap()
     }
 
+    fn id(reduced: &Reduced) -> &String {
+        reduced.p.as_ref().unwrap()
+    }
+
     fn found(directory: &Path, needle: &str) -> bool {
         std::fs::read_dir(directory).unwrap().any(|entry| {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
@@ -437,14 +460,18 @@ mod tests {
         people.sync().unwrap();
 
         let people = open(directory.path());
-        let all: HashSet<String> = [&alice, &bob, &nobody].iter().map(|reduced| reduced.p.clone()).collect();
+        let all: HashSet<String> =
+            [&alice, &bob, &nobody].iter().filter_map(|reduced| reduced.p.clone()).collect();
         let resolved = people.resolve(&all).unwrap();
-        assert_eq!(resolved[&alice.p], Person { who: "user:alice".into(), ip });
-        assert_eq!(resolved[&nobody.p], Person { who: String::new(), ip });
+        assert_eq!(resolved[id(&alice)], Person { who: "user:alice".into(), ip });
+        assert_eq!(resolved[id(&nobody)], Person { who: String::new(), ip });
         // A later record of the same person goes to another file.
         let again = people.reduce("user:alice", None, NOW).unwrap().unwrap();
         assert_eq!(again.who, alice.who);
-        assert_eq!(people.ids("user:alice").unwrap(), HashSet::from([alice.p.clone(), again.p.clone()]));
+        assert_eq!(
+            people.ids("user:alice").unwrap(),
+            HashSet::from([id(&alice).clone(), id(&again).clone()])
+        );
         let files = directory.path().join("person");
         assert!(!found(&files, "alice") && !found(&files, "192.0.2.77"));
 
@@ -466,6 +493,6 @@ mod tests {
         let december = people.reduce("user:alice", None, later).unwrap().unwrap();
         assert_ne!(november.who, december.who);
         people.forget_before(later).unwrap();
-        assert_eq!(people.ids("user:alice").unwrap(), HashSet::from([december.p.clone()]));
+        assert_eq!(people.ids("user:alice").unwrap(), HashSet::from([id(&december).clone()]));
     }
 }

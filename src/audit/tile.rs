@@ -76,7 +76,19 @@ pub(super) struct Tile {
     hashes: Arc<Vec<Hash>>,
 }
 
+impl Tile {
+    /// The level, the index and the hashes.
+    pub(super) fn parts(&self) -> (u32, u64, &[Hash]) {
+        (self.level, self.index, &self.hashes)
+    }
+}
+
 impl Tree {
+    /// The partial tile of every level.
+    pub(super) fn edge(&self) -> &[Vec<Hash>] {
+        &self.edge
+    }
+
     pub(super) fn size(&self) -> u64 {
         self.frontier.size()
     }
@@ -298,7 +310,8 @@ pub(super) fn restore(store: &TileStore, covered: u64, leaves: &[Hash]) -> Resul
         let (tile_level, height) = (level / 8, level % 8);
         let first = index << height;
         let offset = (first % TILE as u64) as usize;
-        let edge = tree.edge.get(tile_level as usize).and_then(|tile| tile.get(offset..offset + (1 << height)));
+        let edge =
+            tree.edge.get(tile_level as usize).and_then(|tile| tile.get(offset..offset + (1 << height)));
         edge.map(complete).ok_or_else(|| Error::new(ErrorKind::Internal, "a subtree is not at the edge"))
     };
     tree.frontier = Frontier::from_subtrees(covered, sized)?;
@@ -320,7 +333,9 @@ mod tests {
         let parse = |path: &str| parse_number_path(path.split('/'));
         assert_eq!(parse("x001/x234/067"), Some((1_234_067, TILE)));
         assert_eq!(parse("000.p/17"), Some((0, 17)));
-        for bad in ["", "67", "x000/067", "001/067", "x001", "000.p/0", "000.p/256", "000.p/017", "000.p", "+67"] {
+        for bad in
+            ["", "67", "x000/067", "001/067", "x001", "000.p/0", "000.p/256", "000.p/017", "000.p", "+67"]
+        {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }
