@@ -189,6 +189,13 @@ impl TileLog {
         self.len() == 0
     }
 
+    /// How many bytes the entries take on disk, without what is filled ahead.
+    pub fn entries_length(&self) -> u64 {
+        let append = lock(&self.shared.append);
+        let before = append.segments.iter().rev().skip(1);
+        before.map(|segment| segment.file.length().unwrap_or(0)).sum::<u64>() + append.place.offset
+    }
+
     /// The number of the first entry that is still there.
     pub fn first(&self) -> u64 {
         lock(&self.shared.append).segments.first().map_or(0, |segment| segment.first)
