@@ -63,7 +63,7 @@ pub(crate) async fn sleep(duration: Duration) {
 
 /// Waits for `work` at most so long. Inside a tokio runtime it goes on to its end even if nobody
 /// waits any more; everywhere else it is waited for.
-#[cfg(feature = "delta")]
+#[cfg(any(feature = "delta", feature = "oidc"))]
 pub(crate) async fn within<T, W>(limit: Duration, work: W) -> Result<Option<T>>
 where
     T: Send + 'static,
@@ -79,6 +79,17 @@ where
     }
     let _ = limit;
     Ok(Some(work.await))
+}
+
+/// Has `work` done by itself inside a tokio runtime. Everywhere else it is not done: for what
+/// somebody else does later.
+pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    #[cfg(feature = "tokio")]
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(work);
+        return;
+    }
+    drop(work);
 }
 
 /// Lets other tasks run.

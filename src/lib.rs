@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod access;
+pub mod address;
 pub mod audit;
 pub mod auth;
 pub mod blob;
@@ -14,8 +15,11 @@ pub mod digest;
 pub mod distribute;
 pub mod edge;
 pub mod error;
+pub mod geo;
 pub mod govern;
+mod json;
 pub mod key;
+pub mod link;
 pub mod merkle;
 pub mod meta;
 pub mod name;
@@ -30,5 +34,6 @@ pub mod server;
 pub mod source;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod token;
 pub mod transport;
 pub mod window;

@@ -122,6 +122,7 @@ pub struct Holder(pub BundleName, pub Version);
 
 /// First segments of a request target that never name a repository.
 pub const RESERVED: &[&str] = &[
+    "access",
     "api",
     "artifactory",
     "v1",

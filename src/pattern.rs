@@ -34,6 +34,22 @@ pub const MAX_PATTERN: usize = 2048;
 pub struct Pattern {
     text: Box<str>,
     tokens: Vec<Token>,
+    /// Bytes of the literal prefix.
+    literal: usize,
+    tail: Tail,
+}
+
+/// What follows the literal prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tail {
+    /// Nothing.
+    End,
+    /// One `*`.
+    Star,
+    /// One `**`.
+    Deep,
+    /// Anything else.
+    Tokens,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +111,15 @@ impl Pattern {
             at_segment_start = first == '/';
             rest = &rest[length..];
         }
-        Ok(Pattern { text: text.into(), tokens })
+        let literals = tokens.iter().take_while(|token| matches!(token, Token::Literal(_))).count();
+        let literal = text.chars().take(literals).map(char::len_utf8).sum();
+        let tail = match tokens[literals..] {
+            [] => Tail::End,
+            [Token::Star] => Tail::Star,
+            [Token::Deep] => Tail::Deep,
+            _ => Tail::Tokens,
+        };
+        Ok(Pattern { text: text.into(), tokens, literal, tail })
     }
 
     /// The pattern as written.
@@ -104,24 +128,57 @@ impl Pattern {
     }
 
     /// The characters every match begins with.
-    pub fn literal_prefix(&self) -> String {
-        self.tokens
-            .iter()
-            .map_while(|token| match token {
-                Token::Literal(literal) => Some(*literal),
-                _ => None,
-            })
-            .collect()
+    pub fn literal_prefix(&self) -> &str {
+        &self.text[..self.literal]
     }
 
     /// Whether the whole of `name` matches.
     pub fn matches(&self, name: &str) -> bool {
+        self.matches_joined(&[name])
+    }
+
+    /// Whether the name that `parts` make when joined matches, without joining them. Allocates
+    /// nothing for patterns of a usual length.
+    pub fn matches_joined(&self, parts: &[&str]) -> bool {
+        let mut wanted = &self.text.as_bytes()[..self.literal];
+        for part in parts {
+            let common = wanted.len().min(part.len());
+            if part.as_bytes()[..common] != wanted[..common] {
+                return false;
+            }
+            wanted = &wanted[common..];
+        }
+        if !wanted.is_empty() {
+            return false;
+        }
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        match self.tail {
+            Tail::End => length == self.literal,
+            Tail::Deep => true,
+            Tail::Star => {
+                let rest = parts.iter().flat_map(|part| part.bytes()).skip(self.literal);
+                rest.into_iter().all(|byte| byte != b'/')
+            }
+            Tail::Tokens => self.run(parts),
+        }
+    }
+
+    fn run(&self, parts: &[&str]) -> bool {
+        const FEW: usize = 96;
+        let states = self.tokens.len() + 1;
+        if states <= FEW {
+            let (mut now, mut next) = ([false; FEW], [false; FEW]);
+            self.step_through(parts, &mut now[..states], &mut next[..states])
+        } else {
+            self.step_through(parts, &mut vec![false; states], &mut vec![false; states])
+        }
+    }
+
+    fn step_through<'a>(&self, parts: &[&str], mut states: &'a mut [bool], mut next: &'a mut [bool]) -> bool {
         // The set of tokens that may come next, for every prefix of the name in turn.
         let end = self.tokens.len();
-        let mut states = vec![false; end + 1];
-        let mut next = vec![false; end + 1];
-        self.reach(&mut states, 0);
-        for found in name.chars() {
+        self.reach(states, 0);
+        for found in parts.iter().flat_map(|part| part.chars()) {
             next.fill(false);
             let mut alive = false;
             for at in 0..end {
@@ -129,15 +186,15 @@ impl Pattern {
                     continue;
                 }
                 match self.tokens[at] {
-                    Token::Literal(wanted) if wanted == found => self.reach(&mut next, at + 1),
-                    Token::One if found != '/' => self.reach(&mut next, at + 1),
-                    Token::Star if found != '/' => self.reach(&mut next, at),
-                    Token::Deep => self.reach(&mut next, at),
+                    Token::Literal(wanted) if wanted == found => self.reach(next, at + 1),
+                    Token::One if found != '/' => self.reach(next, at + 1),
+                    Token::Star if found != '/' => self.reach(next, at),
+                    Token::Deep => self.reach(next, at),
                     Token::Segments if found != '/' => next[at + 1] = true,
                     Token::InSegments => {
                         next[at] = true;
                         if found == '/' {
-                            self.reach(&mut next, at + 1);
+                            self.reach(next, at + 1);
                         }
                     }
                     _ => continue,
@@ -239,6 +296,28 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} on {name}");
         }
+    }
+
+    #[test]
+    fn a_name_in_parts_matches_as_the_whole_does() {
+        let long = format!("{}*/b", "a?".repeat(60));
+        let names = ["files/shop/app", "files/shop/", "files/", "fil", "a/b", "files/shop2/x/y", "é/ü/x"];
+        for pattern in
+            ["files/shop/**", "files/*", "files/shop/app", "**/app", "f*s/sh?p/*", "é/**", "**", "*", &long]
+        {
+            let pattern = Pattern::new(pattern).unwrap();
+            for name in names {
+                let whole = pattern.matches(name);
+                for (first, _) in name.char_indices() {
+                    for (second, _) in name.char_indices().filter(|(at, _)| *at >= first) {
+                        let parts = [&name[..first], &name[first..second], &name[second..]];
+                        assert_eq!(pattern.matches_joined(&parts), whole, "{pattern} {parts:?}");
+                    }
+                }
+            }
+        }
+        let long = Pattern::new(&long).unwrap();
+        assert!(long.matches_joined(&[&"ab".repeat(30), &"ab".repeat(30), "cc", "/b"]));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// The layers from the bottom up. A module may name what stands in an earlier row, and itself.
 const LAYERS: &[(&str, &[&str])] = &[
     ("L0 words: error", &["error"]),
-    ("L0 words", &["digest", "name", "range", "clock", "blocking", "pattern", "place", "address", "merkle"]),
-    ("L0 words made of words", &["secret", "access", "window"]),
+    ("L0 words", &["digest", "name", "range", "clock", "blocking", "json", "merkle", "pattern", "place"]),
+    ("L0 words made of words", &["secret", "access", "address", "window"]),
     ("L1 key", &["key"]),
     ("L1 documents", &["bundle", "link", "token", "delta"]),
     ("L2 ports", &["blob", "meta", "auth", "policy", "audit", "transport", "geo"]),

@@ -6,17 +6,23 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use distedge::edge::{EdgeOptions, gate};
+use distedge::address::TrustedProxies;
+use distedge::auth::OidcAuthenticator;
+use distedge::edge::{EdgeOptions, Tenancy, gate};
 use distedge::error::Result as EdgeResult;
 use distedge::key::{KeySet, PublicKey, TrustedKey};
 use distedge::name::{NodeName, RepositoryName, Tenant};
-use distedge::server::{Limits, ServerConfig};
+use distedge::place::Network;
+use distedge::server::{ClientDemand, Limits, ServerConfig};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::identity::{GeoConfig, IdentityConfig};
 use super::section::{Section, Source};
+use super::tenant::{self, AuditConfig, TenantConfig};
 
 /// Everything an edge is told.
 #[derive(Debug)]
@@ -30,12 +36,32 @@ pub(crate) struct Config {
     /// Whether a repository that a bundle brings along is public.
     pub(crate) public: bool,
     pub(crate) repositories: Vec<(RepositoryName, bool)>,
-    /// Certificate chain and key.
-    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    pub(crate) tls: Option<TlsConfig>,
+    /// Proxies that begin their connections with a header of the PROXY protocol.
+    pub(crate) proxy_protocol: Vec<Network>,
     pub(crate) limits: Limits,
     pub(crate) roots: Option<KeySet>,
     pub(crate) log: Log,
     pub(crate) maintenance: Maintenance,
+    pub(crate) tenancy: Tenancy,
+    /// The tenants beside the first one.
+    pub(crate) tenants: Vec<TenantConfig>,
+    /// The first tenant's policy file.
+    pub(crate) policy: Option<PathBuf>,
+    pub(crate) proxies: TrustedProxies,
+    pub(crate) audit: AuditConfig,
+    pub(crate) geo: GeoConfig,
+    /// Whom the first tenant believes beside the holders of its own tokens.
+    pub(crate) identity: IdentityConfig,
+}
+
+/// The edge's own certificate, and whose certificates it asks for.
+#[derive(Debug)]
+pub(crate) struct TlsConfig {
+    /// Certificate chain and key.
+    cert: PathBuf,
+    key: PathBuf,
+    clients: Option<(PathBuf, ClientDemand)>,
 }
 
 /// How it tells what it does.
@@ -72,6 +98,7 @@ impl Config {
             public: false,
             repositories: Vec::new(),
             tls: None,
+            proxy_protocol: Vec::new(),
             limits: Limits::default(),
             roots: None,
             log: Log { json: false, level: "info".into() },
@@ -80,6 +107,13 @@ impl Config {
                 garbage: Some(Duration::from_secs(DAY)),
                 scrub: Some(Duration::from_secs(7 * DAY)),
             },
+            tenancy: Tenancy::Single,
+            tenants: Vec::new(),
+            policy: None,
+            proxies: TrustedProxies::none(),
+            audit: AuditConfig::default(),
+            geo: GeoConfig::default(),
+            identity: IdentityConfig::default(),
         })
     }
 
@@ -105,7 +139,15 @@ impl Config {
         for section in file.tables("repository")? {
             config.repositories.push(repository(section, &mut seen)?);
         }
+        set(&mut config.tenancy, file.take_as("tenancy", tenant::tenancy)?);
+        config.tenants = tenant::tenants(file.tables("tenant")?, base)?;
+        config.policy = file.take("policy")?.map(|path: PathBuf| base.join(path));
+        config.proxies = tenant::proxies(file.table("proxies")?)?;
+        config.audit = tenant::audit(file.table("audit")?)?;
+        config.geo = GeoConfig::read(file.table("geo")?, base)?;
+        config.identity = IdentityConfig::take(&mut file, base)?;
         config.tls = tls(file.table("tls")?, base)?;
+        config.proxy_protocol = server(file.table("server")?)?;
         config.limits = limits(file.table("limits")?)?;
         config.roots = roots(file.table("trust")?)?;
         config.log.read(file.table("log")?)?;
@@ -122,14 +164,39 @@ impl Config {
         options.public = self.public;
         options.hosts = self.hosts.clone();
         options.roots = self.roots.clone();
+        options.proxies = self.proxies.clone();
+        options.authenticators = self.identity.authenticators();
         Ok(options)
+    }
+
+    /// What the edge of another tenant has to know.
+    pub(crate) fn edge_of(&self, tenant: &TenantConfig) -> EdgeResult<EdgeOptions> {
+        let mut options = self.edge()?;
+        options.tenant = tenant.name.clone();
+        options.repositories = tenant.repositories.clone();
+        options.public = tenant.public;
+        options.authenticators = tenant.identity.authenticators();
+        // Which host is whose is told before.
+        options.hosts = None;
+        Ok(options)
+    }
+
+    /// Whose key sets have to be kept fresh.
+    pub(crate) fn oidc(&self) -> Vec<Arc<OidcAuthenticator>> {
+        let others = self.tenants.iter().map(|tenant| &tenant.identity);
+        std::iter::once(&self.identity).chain(others).filter_map(|known| known.oidc.clone()).collect()
     }
 
     /// What its sockets have to know.
     pub(crate) fn server(&self) -> ServerConfig {
-        let config = ServerConfig::new(self.listen).with_limits(self.limits.clone());
-        match &self.tls {
-            Some((certificate, key)) => config.with_tls(certificate, key),
+        let mut config = ServerConfig::new(self.listen).with_limits(self.limits.clone());
+        if !self.proxy_protocol.is_empty() {
+            config = config.with_proxies(self.proxy_protocol.iter().copied());
+        }
+        let Some(tls) = &self.tls else { return config };
+        config = config.with_tls(&tls.cert, &tls.key);
+        match &tls.clients {
+            Some((authorities, demand)) => config.with_client_authorities(authorities, *demand),
             None => config,
         }
     }
@@ -188,11 +255,11 @@ fn set<T>(place: &mut T, value: Option<T>) {
     }
 }
 
-fn parsed<T: FromStr<Err: Display>>(text: String) -> Result<T, String> {
+pub(crate) fn parsed<T: FromStr<Err: Display>>(text: String) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-fn hosts(names: Vec<String>) -> Result<Vec<String>, String> {
+pub(crate) fn hosts(names: Vec<String>) -> Result<Vec<String>, String> {
     if names.is_empty() {
         return Err(
             "the list is empty, and no request would be answered; leave it out to answer to any name".into(),
@@ -205,7 +272,7 @@ fn hosts(names: Vec<String>) -> Result<Vec<String>, String> {
     }
 }
 
-fn repository(
+pub(crate) fn repository(
     mut section: Section<'_>,
     seen: &mut BTreeSet<RepositoryName>,
 ) -> Result<(RepositoryName, bool), String> {
@@ -221,7 +288,7 @@ fn repository(
     Ok((name, public))
 }
 
-fn tls(mut section: Section<'_>, base: &Path) -> Result<Option<(PathBuf, PathBuf)>, String> {
+fn tls(mut section: Section<'_>, base: &Path) -> Result<Option<TlsConfig>, String> {
     let there = |path: PathBuf| {
         let path = base.join(path);
         match std::fs::File::open(&path) {
@@ -229,13 +296,33 @@ fn tls(mut section: Section<'_>, base: &Path) -> Result<Option<(PathBuf, PathBuf
             Err(cause) => Err(format!("{} cannot be read: {cause}", path.display())),
         }
     };
-    let pair = match (section.take_as("cert", there)?, section.take_as("key", there)?) {
-        (Some(cert), Some(key)) => Some((cert, key)),
+    let pair = (section.take_as("cert", there)?, section.take_as("key", there)?);
+    let authorities = section.take_as("client_ca", there)?;
+    let demand = section.take_as("client_auth", |text: String| match text.as_str() {
+        "optional" => Ok(ClientDemand::Optional),
+        "required" => Ok(ClientDemand::Required),
+        _ => Err(format!("{text:?} is neither \"optional\" nor \"required\"")),
+    })?;
+    let clients = match (authorities, demand) {
+        (Some(authorities), Some(demand)) => Some((authorities, demand)),
         (None, None) => None,
+        _ => return Err(section.error("[tls] needs both `client_ca` and `client_auth`, or neither")),
+    };
+    let tls = match pair {
+        (Some(cert), Some(key)) => Some(TlsConfig { cert, key, clients }),
+        (None, None) if clients.is_none() => None,
         _ => return Err(section.error("[tls] needs both `cert` and `key`")),
     };
     section.finish()?;
-    Ok(pair)
+    Ok(tls)
+}
+
+fn server(mut section: Section<'_>) -> Result<Vec<Network>, String> {
+    let networks = section.take_as("proxy_protocol", |texts: Vec<String>| {
+        texts.into_iter().map(parsed::<Network>).collect::<Result<Vec<_>, _>>()
+    })?;
+    section.finish()?;
+    Ok(networks.unwrap_or_default())
 }
 
 fn limits(mut section: Section<'_>) -> Result<Limits, String> {
@@ -287,7 +374,7 @@ fn roots(mut section: Section<'_>) -> Result<Option<KeySet>, String> {
     Ok(set)
 }
 
-fn number<T: TryFrom<u64>>(
+pub(crate) fn number<T: TryFrom<u64>>(
     section: &mut Section<'_>,
     key: &'static str,
     range: RangeInclusive<u64>,

@@ -8,8 +8,12 @@
 
 mod airgap;
 mod config;
+mod geo;
+mod identity;
 mod maintenance;
+mod remote;
 mod section;
+mod tenant;
 mod token;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -19,13 +23,16 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
 use clap::{Parser, Subcommand};
-use distedge::edge::{self, Body, Edge, Handler};
+use distedge::clock::SystemClock;
+use distedge::edge::{self, Body, EdgeOptions, Handler, Tenants};
 use distedge::error::{Error, ErrorKind};
+use distedge::geo::GeoResolver;
 use distedge::name::NodeName;
 use distedge::server::Server;
 use http::{Request, Response, StatusCode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -85,6 +92,11 @@ enum Command {
     Receipts {
         /// Where to.
         file: PathBuf,
+    },
+    /// Geo databases: make one, look into one.
+    Geo {
+        #[command(subcommand)]
+        command: geo::Command,
     },
     /// Read volumes and check everything that can be checked without an edge.
     Verify {
@@ -156,6 +168,9 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     if let Some(Command::Verify { volumes }) = &arguments.command {
         return Ok(airgap::verify(volumes)?);
     }
+    if let Some(Command::Geo { command }) = &arguments.command {
+        return geo::run(command);
+    }
     let data = config.data.clone().ok_or_else(|| {
         Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
     })?;
@@ -166,8 +181,8 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
             Ok(airgap::import(&config, &data, &volumes, receipts.as_deref()).await?)
         }
         Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data, &file).await?),
-        // Answered above: it needs no data directory.
-        Some(Command::Verify { .. }) => Ok(()),
+        // Answered above: they need no data directory.
+        Some(Command::Verify { .. } | Command::Geo { .. }) => Ok(()),
         Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data, config.tenant).await?),
         Some(Command::Token { command: TokenCommand::Remove { name } }) => {
             Ok(token::remove(&data, config.tenant, &name).await?)
@@ -205,6 +220,7 @@ async fn check(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     elsewhere.address = SocketAddr::from(([127, 0, 0, 1], 0));
     Server::bind(elsewhere, Serving::default()).await.map_err(|error| Failure::usage(error.to_string()))?;
     config.edge()?;
+    config.geo.open()?;
     match &arguments.config {
         Some(path) => say(format_args!("{} is good", path.display())),
         None => say("the configuration is good"),
@@ -222,21 +238,22 @@ async fn serve(config: &Config, data: &Path, token_file: Option<&Path>) -> Resul
         return Err(Error::new(ErrorKind::Io, message).into());
     }
     let destination = Destination::prepare(token_file)?;
-    let opened = edge::open(data, config.edge()?).await.inspect_err(|_| destination.abandon())?;
-    match &opened.token {
-        Some(token) => destination.deliver("control token", token)?,
-        None => destination.abandon(),
-    }
-    let edge = opened.edge;
+    let geo = config.geo.open().inspect_err(|_| destination.abandon())?;
+    let tenants = open(config, data, &destination, &geo).await.inspect_err(|_| destination.abandon())?;
     // Nothing else sets it.
-    let _ = serving.0.set(edge.clone());
+    let _ = serving.0.set(tenants.clone());
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     say(format_args!("listening on {scheme}://{}", server.local_addr()))?;
     info!(name = %config.name, data = %data.display(), address = %server.local_addr(), "serving");
-    if config.roots.is_none() && edge.receiver().trust().await?.is_none() {
-        warn!("no [trust] roots: whoever presents a control token first names the root keys");
+    let mut upkeep = JoinSet::new();
+    for (tenant, edge) in tenants.iter() {
+        if config.roots.is_none() && edge.receiver().trust().await?.is_none() {
+            warn!(%tenant, "no [trust] roots: whoever presents a control token first names the root keys");
+        }
+        let directory = tenant::directory(data, tenant, &config.tenant);
+        upkeep.spawn(maintenance::run(edge.clone(), directory, config.maintenance));
     }
-    let upkeep = tokio::spawn(maintenance::run(edge.clone(), data.to_owned(), config.maintenance));
+    upkeep.spawn(identity::keep(geo, config.oidc(), config.maintenance.upkeep));
     let (stop, stopped) = oneshot::channel();
     let (cut, cutting) = oneshot::channel();
     tokio::spawn(async move {
@@ -252,12 +269,43 @@ async fn serve(config: &Config, data: &Path, token_file: Option<&Path>) -> Resul
         ended = server.serve(async { _ = stopped.await }) => ended?,
         _ = cutting => {}
     }
-    upkeep.abort();
-    if let Err(error) = edge.upkeep().await {
-        warn!(%error, "the last upkeep failed");
+    upkeep.shutdown().await;
+    for (tenant, edge) in tenants.iter() {
+        if let Err(error) = edge.upkeep().await {
+            warn!(%tenant, %error, "the last upkeep failed");
+        }
     }
     info!("stopped");
     Ok(())
+}
+
+/// Opens every tenant's edge. A control token that is made on the way is delivered: of the first tenant
+/// where the user wants it, of the others into a file beside what they have.
+async fn open(
+    config: &Config,
+    data: &Path,
+    destination: &Destination,
+    geo: &Arc<dyn GeoResolver>,
+) -> Result<Tenants, Failure> {
+    let mut edges = Vec::new();
+    let opened = edge::open(data, EdgeOptions { geo: geo.clone(), ..config.edge()? }).await?;
+    match &opened.token {
+        Some(token) => destination.deliver("control token", token)?,
+        None => destination.abandon(),
+    }
+    edges.push((config.tenant.clone(), Vec::new(), opened.edge));
+    for tenant in &config.tenants {
+        let directory = tenant::directory(data, &tenant.name, &config.tenant);
+        let opened =
+            edge::open(&directory, EdgeOptions { geo: geo.clone(), ..config.edge_of(tenant)? }).await?;
+        if let Some(token) = &opened.token {
+            let file = directory.join("control.token");
+            Destination::prepare(Some(&file))?
+                .deliver(&format!("control token of the tenant {}", tenant.name), token)?;
+        }
+        edges.push((tenant.name.clone(), tenant.hosts.clone(), opened.edge));
+    }
+    Ok(Tenants::new(config.tenancy, edges, Arc::new(SystemClock)).await?)
 }
 
 /// SIGTERM and SIGINT.
@@ -286,12 +334,12 @@ impl Signals {
 /// The edge, once it is open. The address is taken before, so that a start that fails because of
 /// it leaves no data directory behind; requests wait in the listener's queue until then.
 #[derive(Clone, Default)]
-struct Serving(Arc<OnceLock<Edge>>);
+struct Serving(Arc<OnceLock<Tenants>>);
 
 impl Handler for Serving {
     async fn handle(&self, request: Request<Body>, peer: SocketAddr) -> Response<Body> {
         match self.0.get() {
-            Some(edge) => edge.handle(request, peer).await,
+            Some(tenants) => tenants.handle(request, peer).await,
             None => {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

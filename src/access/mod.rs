@@ -15,6 +15,7 @@ use crate::name::{ArtifactPath, BundleName, Holder, RepositoryName, Tenant, Vers
 use crate::place::Country;
 
 pub use principal::{Identity, LinkHolder, Peer, Principal, UseCase};
+pub(crate) use scope::reaches;
 pub use scope::{ActionSet, Reach, Scope};
 
 /// What is to be done.

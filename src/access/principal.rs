@@ -44,6 +44,7 @@ impl Principal {
     pub fn scopes(&self) -> Option<&[Scope]> {
         match self {
             Principal::User(identity) | Principal::Service(identity) => identity.scopes.as_deref(),
+            Principal::Peer(peer) => peer.scopes.as_deref(),
             _ => None,
         }
     }
@@ -94,6 +95,8 @@ pub struct Peer {
     pub use_case: UseCase,
     /// The id of its pairing.
     pub credential: String,
+    /// What the pairing narrows it to; `None` for everything its use case has a right to.
+    pub scopes: Option<Vec<Scope>>,
 }
 
 /// The holder of a signed URL.

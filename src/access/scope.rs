@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Action, Resource};
 use crate::error::{Error, Result};
+use crate::name::{ArtifactPath, RepositoryName};
 use crate::pattern::Pattern;
 
 /// A set of [`Action`]s. The text form is their names joined by `,`, or `*` for all.
@@ -22,6 +23,12 @@ impl ActionSet {
     /// Whether `action` is in the set.
     pub fn contains(self, action: Action) -> bool {
         self.0 & 1 << action as u16 != 0
+    }
+
+    /// The actions of both.
+    #[must_use]
+    pub fn union(self, other: ActionSet) -> ActionSet {
+        ActionSet(self.0 | other.0)
     }
 
     /// Whether there is none in it.
@@ -83,6 +90,17 @@ pub enum Reach {
 }
 
 impl Reach {
+    /// Whether everything that `other` reaches is reached, as far as their texts tell: the same
+    /// text, or everything of a kind. A pattern is never taken apart.
+    pub fn covers(&self, other: &Reach) -> bool {
+        match (self, other) {
+            (Reach::Everything, _) => true,
+            (Reach::Bundles(pattern), Reach::Bundles(_)) if matches!(pattern.as_str(), "*" | "**") => true,
+            (Reach::Artifacts(pattern), Reach::Artifacts(_)) if pattern.as_str() == "**" => true,
+            _ => self == other,
+        }
+    }
+
     /// Whether `resource` is reached.
     pub fn contains(&self, resource: Resource<'_>) -> bool {
         match (self, resource) {
@@ -93,15 +111,22 @@ impl Reach {
             (Reach::Bundles(pattern), Resource::Bundle { name: None }) => {
                 matches!(pattern.as_str(), "*" | "**")
             }
-            (Reach::Artifacts(pattern), Resource::Repository { name, path, .. }) => match path {
-                Some(path) => {
-                    let full = format!("{name}/{path}");
-                    pattern.matches(&full) || pattern.matches(&format!("{full}/"))
-                }
-                None => pattern.matches(&format!("{name}/")),
-            },
+            (Reach::Artifacts(pattern), Resource::Repository { name, path, .. }) => {
+                reaches(pattern, name, path)
+            }
             _ => false,
         }
+    }
+}
+
+/// Whether `pattern` matches an artifact, or a folder with its trailing `/`.
+pub(crate) fn reaches(pattern: &Pattern, name: &RepositoryName, path: Option<&ArtifactPath>) -> bool {
+    match path.map(ArtifactPath::as_str) {
+        Some(path) => {
+            pattern.matches_joined(&[name.as_str(), "/", path])
+                || pattern.matches_joined(&[name.as_str(), "/", path, "/"])
+        }
+        None => pattern.matches_joined(&[name.as_str(), "/"]),
     }
 }
 
@@ -195,7 +220,7 @@ text_serde!(Scope);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::{ArtifactPath, BundleName, RepositoryName};
+    use crate::name::BundleName;
 
     #[test]
     fn scopes_are_written_as_they_are_read() {

@@ -75,6 +75,34 @@ pub mod kind {
     pub const CONFIG_CHANGED: &str = "config.changed";
     /// A person's data was erased.
     pub const PERSON_ERASED: &str = "person.erased";
+    /// A source: artifacts were added.
+    pub const ARTIFACT_ADDED: &str = "artifact.added";
+    /// A source: labels or properties of artifacts were changed.
+    pub const ARTIFACT_LABELLED: &str = "artifact.labelled";
+    /// A source: artifacts were removed.
+    pub const ARTIFACT_REMOVED: &str = "artifact.removed";
+    /// A source: a draft of a bundle was made or replaced.
+    pub const BUNDLE_CREATED: &str = "bundle.created";
+    /// A source: a draft was discarded.
+    pub const BUNDLE_DISCARDED: &str = "bundle.discarded";
+    /// A source: a bundle was signed, or a signature that was made elsewhere was attached.
+    pub const BUNDLE_SIGNED: &str = "bundle.signed";
+    /// A source: it was said which edges should hold a bundle.
+    pub const BUNDLE_DISTRIBUTED: &str = "bundle.distributed";
+    /// A source: it was said which edges should hold a bundle no longer.
+    pub const BUNDLE_RECALLED: &str = "bundle.recalled";
+    /// A source: a change that takes two principals was asked for.
+    pub const CHANGE_REQUESTED: &str = "change.requested";
+    /// A source: a second principal agreed to a change.
+    pub const CHANGE_APPROVED: &str = "change.approved";
+    /// A source: a change that was asked for was refused, or given up.
+    pub const CHANGE_REJECTED: &str = "change.rejected";
+    /// A key of a source was made, changed or revoked.
+    pub const KEY_CHANGED: &str = "key.changed";
+    /// What a source knows of an edge was changed.
+    pub const EDGE_CHANGED: &str = "edge.changed";
+    /// A source brought edges to their desired state.
+    pub const SYNC_RUN: &str = "sync.run";
     /// A log begins; the object is its name.
     pub const AUDIT_OPENED: &str = "audit.opened";
     /// Old entries were dropped; the object is the first and the last of them.

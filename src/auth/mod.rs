@@ -1,5 +1,16 @@
 //! Who is asking: the [`Authenticator`] port and its in-tree implementations.
 
+mod certificate;
+mod directory;
+#[cfg(feature = "oidc")]
+mod jwk;
+#[cfg(feature = "oidc")]
+mod jwks;
+#[cfg(feature = "oidc")]
+mod jwt;
+#[cfg(feature = "oidc")]
+mod oidc;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,8 +26,20 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
+pub use self::certificate::{CertificateAuthenticator, CertificateMark, CertificateRule, ClientCertificate};
+pub use self::directory::{
+    DirectoryAuthenticator, PeerAuthenticator, PeerDirectory, TokenDirectory, signed_body,
+};
+#[cfg(feature = "oidc")]
+pub use self::jwks::{Jwks, JwksFile, JwksLimits, JwksSource, JwksState};
+#[cfg(feature = "oidc")]
+pub use self::oidc::{ClaimPath, ClaimValue, Issuer, MAX_LEEWAY, OidcAuthenticator};
+
 /// Longest credential that is looked at, in bytes.
 const MAX_CREDENTIAL: usize = 4096;
+
+/// The header in which clients of JFrog's products present a token.
+const API_KEY: &str = "x-jfrog-art-api";
 
 /// A `WWW-Authenticate` value (RFC 9110 section 11.6.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +122,11 @@ impl Authenticator for Chain {
     }
 }
 
+/// How a token may be presented.
+fn token_challenge() -> Challenge {
+    Challenge::new("Basic realm=\"distedge\", charset=\"UTF-8\", Bearer realm=\"distedge\"")
+}
+
 /// Opaque tokens of which only the SHA-256 is known here. They come as `Authorization: Bearer`
 /// (RFC 6750), as the password of `Authorization: Basic` (RFC 7617), or as `X-JFrog-Art-Api`.
 ///
@@ -127,7 +155,9 @@ impl TokenAuthenticator {
 #[async_trait]
 impl Authenticator for TokenAuthenticator {
     async fn authenticate(&self, parts: &Parts) -> Result<Option<Principal>> {
-        let Some(token) = presented(&parts.headers)? else { return Ok(None) };
+        let Some(Presented { token, .. }) = presented(&parts.headers, MAX_CREDENTIAL)? else {
+            return Ok(None);
+        };
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         match known.get(&token.fingerprint()) {
             Some(name) => Ok(Some(Principal::Token { name: name.clone() })),
@@ -138,48 +168,60 @@ impl Authenticator for TokenAuthenticator {
     }
 
     fn challenge(&self) -> Option<Challenge> {
-        Some(Challenge::new("Basic realm=\"distedge\", charset=\"UTF-8\", Bearer realm=\"distedge\""))
+        Some(token_challenge())
     }
 }
 
-/// The token a request presents, if it presents one.
-fn presented(headers: &HeaderMap) -> Result<Option<Secret>> {
+/// What a request presents.
+#[derive(Debug)]
+pub(crate) struct Presented {
+    /// The user name of `Authorization: Basic`.
+    pub(crate) user: Option<String>,
+    /// The token.
+    pub(crate) token: Secret,
+}
+
+/// The token a request presents, if it presents one: as `Authorization: Bearer` (RFC 6750), as the
+/// password of `Authorization: Basic` (RFC 7617), or as `X-JFrog-Art-Api`, in at most `limit` bytes.
+pub(crate) fn presented(headers: &HeaderMap, limit: usize) -> Result<Option<Presented>> {
     let mut found = None;
     for value in headers.get_all(AUTHORIZATION) {
-        keep(&mut found, authorization(value)?)?;
+        keep(&mut found, authorization(bounded(value, limit)?)?)?;
     }
-    for value in headers.get_all("x-jfrog-art-api") {
-        keep(&mut found, Secret::new(bounded(value)?.as_bytes()))?;
+    for value in headers.get_all(API_KEY) {
+        let token = Secret::new(bounded(value, limit)?.as_bytes());
+        keep(&mut found, Presented { user: None, token })?;
     }
     Ok(found)
 }
 
-fn keep(found: &mut Option<Secret>, secret: Secret) -> Result<()> {
-    match found.replace(secret) {
+fn keep(found: &mut Option<Presented>, presented: Presented) -> Result<()> {
+    match found.replace(presented) {
         None => Ok(()),
         Some(_) => Err(Error::invalid("the request presents credentials more than once")),
     }
 }
 
-fn bounded(value: &HeaderValue) -> Result<&HeaderValue> {
-    if value.len() > MAX_CREDENTIAL {
-        return Err(Error::invalid(format!("the credentials have more than {MAX_CREDENTIAL} bytes")));
+fn bounded(value: &HeaderValue, limit: usize) -> Result<&HeaderValue> {
+    if value.len() > limit {
+        return Err(Error::invalid(format!("the credentials have more than {limit} bytes")));
     }
     Ok(value)
 }
 
-fn authorization(value: &HeaderValue) -> Result<Secret> {
-    let text = bounded(value)?.to_str().map_err(|_| unreadable())?;
+fn authorization(value: &HeaderValue) -> Result<Presented> {
+    let text = value.to_str().map_err(|_| unreadable())?;
     let (scheme, rest) = text.split_once(' ').ok_or_else(unreadable)?;
     let rest = rest.trim_matches(' ');
     // RFC 9110 section 11.1: the scheme is a case-insensitive token.
     if scheme.eq_ignore_ascii_case("bearer") {
-        return Ok(Secret::new(rest));
+        return Ok(Presented { user: None, token: Secret::new(rest) });
     }
     if scheme.eq_ignore_ascii_case("basic") {
         let pair = Secret::new(STANDARD.decode(rest).map_err(|_| unreadable())?);
         let at = pair.expose().iter().position(|byte| *byte == b':').ok_or_else(unreadable)?;
-        return Ok(Secret::new(&pair.expose()[at + 1..]));
+        let user = std::str::from_utf8(&pair.expose()[..at]).map_err(|_| unreadable())?;
+        return Ok(Presented { user: Some(user.to_owned()), token: Secret::new(&pair.expose()[at + 1..]) });
     }
     Err(Error::new(ErrorKind::Unauthenticated, "the authorization scheme is neither Bearer nor Basic"))
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::bundle::{json, limits};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{KeySet, Signer, TrustedKey};
+use crate::key::{KeySet, Signer, TrustedKey, pae, pae_head};
 
 /// A payload with its signatures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,21 +191,6 @@ impl Envelope {
             format!("the payload type is {:?}, expected {expected:?}", self.payload_type),
         ))
     }
-}
-
-/// DSSE's pre-authentication encoding: what is signed.
-///
-/// `PAE(type, body) = "DSSEv1" + SP + LEN(type) + SP + type + SP + LEN(body) + SP + body`
-pub fn pae(payload_type: &str, body: &[u8]) -> Vec<u8> {
-    let head = pae_head(payload_type, body.len());
-    let mut out = Vec::with_capacity(head.len() + body.len());
-    out.extend_from_slice(head.as_bytes());
-    out.extend_from_slice(body);
-    out
-}
-
-fn pae_head(payload_type: &str, length: usize) -> String {
-    format!("DSSEv1 {} {payload_type} {length} ", payload_type.len())
 }
 
 /// Decodes base64 in either alphabet, not a mix, with all padding or none, unused bits zero.

@@ -27,11 +27,11 @@ pub const CONSTRAINTS: usize = 1_000;
 /// Most bytes of a free text (a label, a reason, a place).
 pub const TEXT: usize = 1_024;
 /// Deepest nesting of JSON arrays and objects.
-pub const DEPTH: usize = 32;
+pub const DEPTH: usize = crate::json::DEPTH;
 /// Most members of one JSON object.
-pub const MEMBERS: usize = 1_024;
+pub const MEMBERS: usize = crate::json::MEMBERS;
 /// Largest integer: 2^53 - 1, which every JSON reader holds exactly.
-pub const INTEGER: u64 = (1 << 53) - 1;
+pub const INTEGER: u64 = crate::json::INTEGER;
 /// Most bytes of an SBOM that is counted; a larger one is kept, and not summarised.
 pub const SBOM: usize = 256 << 20;
 /// How far a document may be dated ahead of this machine's clock, in seconds.

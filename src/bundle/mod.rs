@@ -8,7 +8,6 @@
 mod constraint;
 mod dsse;
 mod export;
-mod json;
 pub mod limits;
 mod receipt;
 mod sbom;
@@ -18,7 +17,7 @@ mod trust;
 mod verify;
 
 pub use self::constraint::{Constraints, EdgePattern, List};
-pub use self::dsse::{Envelope, Signature, pae};
+pub use self::dsse::{Envelope, Signature};
 pub use self::export::{detached_signature, pae_file, raw_signature, sigstore_bundle};
 pub use self::receipt::{RECEIPT_PAYLOAD, Receipt, merkle_root};
 pub use self::sbom::{SbomFormat, SbomKind, SbomSummary, summarize};
@@ -28,4 +27,6 @@ pub use self::statement::{
 };
 pub use self::trust::{Anchor, Assignment, EdgeEntry, TRUST_PAYLOAD, TrustDocument, Withdrawal};
 pub use self::verify::{VerifiedBundle, admit, verify};
+use crate::json;
+pub use crate::key::pae;
 pub use crate::place::{Country, Network};

@@ -95,7 +95,7 @@ impl Catalog {
                 if let Some((_, entry)) = mark {
                     batch.expect_unchanged(key.clone(), Some(&entry)).delete(key);
                 }
-                batch.delete(self.mark_key(digest));
+                batch.delete(self.mark_key(digest)).delete(self.shown_key(digest));
             }
             Ok(self.commit(batch).await?.map(drop))
         })
@@ -108,6 +108,18 @@ impl Catalog {
         marks.iter().map(|entry| Digest::from_hex(super::last_part(&entry.key)?)).collect()
     }
 
+    /// Notes that this tenant has shown all bytes of a blob, in a blob store that others use as well.
+    pub async fn note_shown(&self, digest: &Digest) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.put(self.shown_key(digest), Bytes::new());
+        self.store.commit(batch).await.map(drop)
+    }
+
+    /// Whether this tenant has once shown all bytes of a blob.
+    pub async fn has_shown(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.store.get(&self.shown_key(digest)).await?.is_some())
+    }
+
     // Claims are counted over all tenants of a store: the blobs are shared, the names are not.
     fn claim_key(&self, digest: &Digest) -> Bytes {
         format!("x\0{}", digest.to_hex()).into()
@@ -115,6 +127,10 @@ impl Catalog {
 
     fn mark_key(&self, digest: &Digest) -> Bytes {
         self.key("y", &[&digest.to_hex()])
+    }
+
+    fn shown_key(&self, digest: &Digest) -> Bytes {
+        self.key("z", &[&digest.to_hex()])
     }
 }
 

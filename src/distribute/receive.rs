@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use tracing::{info, warn};
 
 use super::message::{BundleAnswer, OfferAnswer, StatusAnswer, TrustAnswer, UploadAnswer, Want};
-use crate::blob::{BlobInfo, BlobStore, ByteStream};
+use crate::blob::{BlobInfo, BlobStore, ByteStream, Resumable};
 use crate::blocking;
 use crate::bundle::{self, Anchor, Envelope, Receipt, Statement, TrustDocument, VerifiedBundle};
 use crate::catalog::{self, BundleRecord, BundleState, Catalog, EventRecord, GoneRecord};
@@ -34,8 +34,10 @@ pub struct Receiver {
     pub(super) clock: Arc<dyn Clock>,
     name: NodeName,
     identity: Arc<dyn Signer>,
-    pinned: Option<KeySet>,
+    pinned: Arc<Mutex<Option<KeySet>>>,
     public: bool,
+    /// Whether other tenants put their blobs into the same store.
+    shared: bool,
     cached: Arc<Mutex<Option<Parsed>>>,
     pub(super) collecting: Arc<AtomicBool>,
     #[cfg(feature = "delta")]
@@ -53,7 +55,7 @@ impl Receiver {
         identity: Arc<dyn Signer>,
     ) -> Result<Receiver> {
         let (cached, collecting) = (Arc::default(), Arc::default());
-        let (pinned, public) = (None, false);
+        let (pinned, public, shared) = (Arc::default(), false, false);
         let receiver = Receiver {
             catalog,
             blobs,
@@ -62,6 +64,7 @@ impl Receiver {
             identity,
             pinned,
             public,
+            shared,
             cached,
             collecting,
             #[cfg(feature = "delta")]
@@ -77,15 +80,34 @@ impl Receiver {
     /// The same receiver, which takes its first trust document only if these root keys signed it.
     /// Without this, whoever may call the control surface pins the first one.
     #[must_use]
-    pub fn with_pinned_roots(mut self, roots: KeySet) -> Receiver {
-        self.pinned = Some(roots);
+    pub fn with_pinned_roots(self, roots: KeySet) -> Receiver {
+        *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = Some(roots);
         self
+    }
+
+    /// Pins these root keys, which a paired source named, unless others are pinned already. A trust
+    /// document that is in force names its own.
+    pub fn pin_roots(&self, roots: &KeySet) {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| roots.clone());
     }
 
     /// The same receiver; repositories that a bundle brings along are public from the start.
     #[must_use]
     pub fn with_public_repositories(mut self, public: bool) -> Receiver {
         self.public = public;
+        self
+    }
+
+    /// The same receiver, over a blob store into which other tenants put their blobs as well. Every
+    /// tenant of such a store must have it, and one metadata store must hold the records of all.
+    ///
+    /// A digest in a signed bundle is no proof that its maker has the bytes: he may have read it in
+    /// somebody's manifest. So a blob counts as here only if this tenant has shown all its bytes once,
+    /// to which it answers as if the store did not have them. Uploads begin anew after a break,
+    /// because bytes that are kept under a digest may be another tenant's.
+    #[must_use]
+    pub fn with_shared_blobs(mut self) -> Receiver {
+        self.shared = true;
         self
     }
 
@@ -190,7 +212,8 @@ impl Receiver {
         now: Timestamp,
     ) -> Result<TrustDocument> {
         let first;
-        let anchor = match (current, &self.pinned) {
+        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let anchor = match (current, &pinned) {
             (Some(current), _) => Anchor::Current(current),
             (None, Some(roots)) => Anchor::Pinned(roots),
             // Trust on first use: whoever holds the control token names the roots.
@@ -287,10 +310,10 @@ impl Receiver {
     pub async fn upload(&self, digest: &Digest, offset: u64, mut bytes: ByteStream) -> Result<UploadAnswer> {
         let size = self.claimed(digest).await?;
         let info = BlobInfo { digest: *digest, size };
-        if self.blobs.stat(digest).await?.is_some_and(|stored| stored.size == size) {
+        if self.is_here(&info).await? {
             return Ok(UploadAnswer { have: size, size, taken: false });
         }
-        let mut writer = match self.blobs.as_resumable() {
+        let mut writer = match self.resumable() {
             Some(resumable) => {
                 // Resuming hashes what is kept anew: not for bytes that do not fit there.
                 let position = resumable.position(&info).await?;
@@ -314,10 +337,11 @@ impl Receiver {
             }
         }
         let have = writer.position();
-        if have == size
-            && let Err(error) = writer.commit().await
-        {
-            return Err(self.lied(digest, error).await);
+        if have == size {
+            if let Err(error) = writer.commit().await {
+                return Err(self.lied(digest, error).await);
+            }
+            self.remember_shown(digest).await?;
         }
         Ok(UploadAnswer { have, size, taken: !kept_whole })
     }
@@ -512,13 +536,29 @@ impl Receiver {
         Ok(missing)
     }
 
+    /// Whether a blob is stored and counts as this tenant's.
+    pub(super) async fn is_here(&self, info: &BlobInfo) -> Result<bool> {
+        // A blob of another size under this name is not the one that is meant.
+        let stored = self.blobs.stat(&info.digest).await?.is_some_and(|stored| stored.size == info.size);
+        Ok(stored && (!self.shared || self.catalog.has_shown(&info.digest).await?))
+    }
+
+    /// Notes that all bytes of a blob came from this tenant, where that makes a difference.
+    pub(super) async fn remember_shown(&self, digest: &Digest) -> Result<()> {
+        if self.shared { self.catalog.note_shown(digest).await } else { Ok(()) }
+    }
+
+    /// Uploads that go on after a break, unless the beginning may be another tenant's.
+    fn resumable(&self) -> Option<&dyn Resumable> {
+        self.blobs.as_resumable().filter(|_| !self.shared)
+    }
+
     /// Whether a blob is stored, and how many of its bytes are here.
     async fn have(&self, info: &BlobInfo) -> Result<(bool, u64)> {
-        // A blob of another size under this name is not the one that is meant.
-        if self.blobs.stat(&info.digest).await?.is_some_and(|stored| stored.size == info.size) {
+        if self.is_here(info).await? {
             return Ok((true, info.size));
         }
-        let Some(resumable) = self.blobs.as_resumable() else { return Ok((false, 0)) };
+        let Some(resumable) = self.resumable() else { return Ok((false, 0)) };
         let position = resumable.position(info).await?;
         if position == 0 || position < info.size {
             return Ok((false, position));

@@ -403,7 +403,7 @@ impl Receiver {
         let small = bytes.saturating_add(head.length).saturating_add(target.size) <= SMALL;
         let (large, little) = &self.unpacking.slots;
         let slot = if small { little.take().await } else { large.take().await };
-        if self.blobs.stat(&target.digest).await?.is_some_and(|stored| stored.size == target.size) {
+        if self.is_here(&target).await? {
             return Ok(());
         }
         let (inbox, section) = (self.unpacking.inbox.clone(), head.section);
@@ -440,6 +440,7 @@ impl Receiver {
             out.finish()
         })
         .await?;
+        self.remember_shown(&target.digest).await?;
         info!(blob = %target.digest, bytes = target.size, artefact = head.length, "blob made of an artefact");
         Ok(())
     }

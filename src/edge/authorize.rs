@@ -4,15 +4,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Response;
-use http::request::Parts;
 use tracing::debug;
 
-use super::content::{self, Representation};
+use super::content::{self, Representation, Selected};
 use super::integrity::Verifier;
 use super::{Body, Problem};
 use crate::access::{AccessRequest, Action, Decision, Principal, Refusal, Resource};
+use crate::audit::Event;
 use crate::clock::Timestamp;
+use crate::govern::Admission;
 use crate::name::Tenant;
+use crate::place::Country;
 use crate::policy::PolicySet;
 
 /// Who asks, from where, when, in whose space.
@@ -24,8 +26,31 @@ pub struct Asker {
     pub principal: Principal,
     /// From where.
     pub client: Option<IpAddr>,
+    /// The country that is in; `None` if it cannot be told.
+    pub country: Option<Country>,
+    /// The request's `Accept-Language`.
+    pub languages: Option<String>,
     /// When.
     pub now: Timestamp,
+    /// The number of the request, for the log.
+    pub request: u64,
+}
+
+impl Asker {
+    /// The access request of who asks.
+    pub fn wants<'a>(&'a self, action: Action, resource: Resource<'a>) -> AccessRequest<'a> {
+        AccessRequest::new(&self.tenant, &self.principal, action, resource, self.now)
+            .with_client(self.client)
+            .with_country(self.country)
+            .with_languages(self.languages.as_deref())
+    }
+
+    /// An event of the request.
+    pub fn event(&self, kind: &'static str) -> Event {
+        let mut event = Event::new(self.now, kind, &self.principal).from_place(self.client, self.country);
+        event.request = Some(self.request);
+        event
+    }
 }
 
 /// Proof that a decision permitted something. Only [`authorize`] makes one, and no blob can be
@@ -45,9 +70,7 @@ pub fn authorize(
     action: Action,
     resource: Resource<'_>,
 ) -> Result<Authorized, Refusal> {
-    let request = AccessRequest::new(&asker.tenant, &asker.principal, action, resource, asker.now)
-        .with_client(asker.client);
-    match policies.decide(&request) {
+    match policies.decide(&asker.wants(action, resource)) {
         Decision::Permit | Decision::Steer(_) => Ok(Authorized { action }),
         Decision::Forbid(refusal) => {
             debug!(principal = %asker.principal, action = action.as_str(), ?resource, %refusal, "refused");
@@ -56,15 +79,20 @@ pub fn authorize(
     }
 }
 
+/// The proof that a signed URL is good for what is read, and that nothing was revoked since.
+pub(super) fn authorized_by(_: &Admission) -> Authorized {
+    Authorized { action: Action::Read }
+}
+
 impl Authorized {
     /// Answers with the bytes of what the decision was about.
     pub async fn respond(
         &self,
-        parts: &Parts,
+        selected: &Selected,
         representation: &Representation,
         verifier: &Arc<Verifier>,
     ) -> Result<Response<Body>, Problem> {
         debug_assert_eq!(self.action, Action::Read);
-        content::respond(parts, representation, verifier).await
+        content::respond(selected, representation, verifier).await
     }
 }

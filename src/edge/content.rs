@@ -69,16 +69,36 @@ impl Cache {
     }
 }
 
-/// Answers a `GET` or `HEAD` for `representation`. `Accept-Encoding` changes nothing: the bytes
-/// that were signed are the bytes that are sent.
+/// Which bytes of a representation an answer carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selected {
+    /// None: the client's copy is good (304).
+    NotModified,
+    /// None, but everything that would be said of them (`HEAD`).
+    Head,
+    /// All.
+    Whole,
+    /// These ranges.
+    Parts(Vec<ByteRange>),
+}
+
+impl Selected {
+    /// The bytes, as ranges of the representation of `size` bytes, in the order in which they are sent.
+    pub fn ranges(&self, size: u64) -> Vec<ByteRange> {
+        match self {
+            Selected::NotModified | Selected::Head => Vec::new(),
+            Selected::Whole => ByteRange::new(0, size).into_iter().collect(),
+            Selected::Parts(ranges) => ranges.clone(),
+        }
+    }
+}
+
+/// Tells which bytes a `GET` or `HEAD` asks for, without touching any. With `single`, a request
+/// for several ranges is answered with the whole, which RFC 9110 section 14.2 lets a server do.
 ///
 /// # Errors
-/// A [`Problem`] for a failed precondition, an unsatisfiable range, and damaged or missing bytes.
-pub async fn respond(
-    parts: &Parts,
-    representation: &Representation,
-    verifier: &Arc<Verifier>,
-) -> Result<Response<Body>, Problem> {
+/// A [`Problem`] for a failed precondition and for an unsatisfiable range.
+pub fn select(parts: &Parts, representation: &Representation, single: bool) -> Result<Selected, Problem> {
     let info = &representation.info;
     let tag = conditional::entity_tag(&info.digest);
     let outcome = conditional::evaluate(&parts.headers, &tag, representation.last_modified);
@@ -90,37 +110,53 @@ pub async fn respond(
                 "the artifact is not the one the request is meant for",
             ));
         }
-        Outcome::NotModified => {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            validators(response.headers_mut(), representation, &tag);
-            return Ok(response);
-        }
-        Outcome::Proceed | Outcome::ProceedWhole => {}
+        Outcome::NotModified => return Ok(Selected::NotModified),
+        // RFC 9110 section 14.2: GET is the only method for which range handling is defined.
+        _ if parts.method == Method::HEAD => return Ok(Selected::Head),
+        Outcome::ProceedWhole => return Ok(Selected::Whole),
+        Outcome::Proceed => {}
     }
+    match requested(&parts.headers, info.size) {
+        Ranges::Ignore => Ok(Selected::Whole),
+        Ranges::Unsatisfiable => Err(unsatisfiable(info.size)),
+        Ranges::Satisfiable(ranges) if single && ranges.len() > 1 => Ok(Selected::Whole),
+        Ranges::Satisfiable(ranges) => Ok(Selected::Parts(ranges)),
+    }
+}
+
+/// Answers with what was selected. `Accept-Encoding` changes nothing: the bytes that were signed
+/// are the bytes that are sent.
+///
+/// # Errors
+/// A [`Problem`] for damaged or missing bytes.
+pub async fn respond(
+    selected: &Selected,
+    representation: &Representation,
+    verifier: &Arc<Verifier>,
+) -> Result<Response<Body>, Problem> {
+    let info = &representation.info;
+    let tag = conditional::entity_tag(&info.digest);
     let mut response = Response::new(Body::empty());
     validators(response.headers_mut(), representation, &tag);
-    describe(response.headers_mut(), representation);
-    // RFC 9110 section 14.2: GET is the only method for which range handling is defined.
-    if parts.method == Method::HEAD {
-        verifier.check_presence(info).await?;
-        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(info.size));
+    if *selected == Selected::NotModified {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
-    let ranges = match outcome {
-        Outcome::Proceed => requested(&parts.headers, info.size),
-        _ => Ranges::Ignore,
-    };
-    match ranges {
-        Ranges::Ignore => {
+    describe(response.headers_mut(), representation);
+    match selected {
+        Selected::NotModified => {}
+        Selected::Head => {
+            verifier.check_presence(info).await?;
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(info.size));
+        }
+        Selected::Whole => {
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(info.size));
             *response.body_mut() = verifier.whole(info).await?;
         }
-        Ranges::Unsatisfiable => return Err(unsatisfiable(info.size)),
-        Ranges::Satisfiable(ranges) => {
+        Selected::Parts(ranges) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let bodies = verifier.parts(info, &ranges).await?;
-            partial(&mut response, info.size, &ranges, bodies)?;
+            let bodies = verifier.parts(info, ranges).await?;
+            partial(&mut response, info.size, ranges, bodies)?;
         }
     }
     Ok(response)

@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 use serde_json::json;
 
 use super::authorize::{Asker, authorize};
+use super::download::Wish;
 use super::problem::Problem;
 use super::service::{Edge, may_read, nothing, withdrawn};
 use super::{Admitted, Body, media};
@@ -138,7 +139,11 @@ async fn parts_of(
             let Ok(authorized) = authorize(edge.policies(), asker, Action::Read, resource) else {
                 return Err(edge.refuse(asker));
             };
-            edge.deliver(parts, asker, &authorized, &artifact, &item.path, public).await
+            {
+                let wish =
+                    Wish { asker, repository: &item.repository, path: &item.path, public, steered: false };
+                edge.deliver(parts, &wish, &authorized, &artifact, None).await
+            }
         }
         _ => Err(nothing()),
     }

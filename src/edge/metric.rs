@@ -15,6 +15,7 @@ pub struct Metrics {
     received: AtomicU64,
     committed: AtomicU64,
     damaged: AtomicU64,
+    unrecorded: AtomicU64,
 }
 
 impl Metrics {
@@ -57,6 +58,11 @@ impl Metrics {
         self.damaged.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Something happened that the audit log did not take.
+    pub fn event_lost(&self) {
+        self.unrecorded.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// All counters in the Prometheus text format, version 0.0.4.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
@@ -79,6 +85,11 @@ impl Metrics {
         counter("received_bytes_total", "Blob bytes taken in from sources.", &[("", &self.received)]);
         counter("bundles_committed_total", "Bundles made visible.", &[("", &self.committed)]);
         counter("damaged_blobs_total", "Blobs found damaged and set aside.", &[("", &self.damaged)]);
+        counter(
+            "unrecorded_events_total",
+            "Events that the audit log did not take.",
+            &[("", &self.unrecorded)],
+        );
         text
     }
 }

@@ -5,17 +5,20 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Edge, Gate};
-use crate::auth::TokenAuthenticator;
+use super::{Edge, Gate, Governance};
+use crate::address::TrustedProxies;
+use crate::auth::{Authenticator, TokenAuthenticator};
 use crate::blob::FsBlobStore;
 use crate::catalog::{Catalog, RepositoryRecord, TokenRecord};
 use crate::clock::{Clock, SystemClock};
 use crate::distribute::Receiver;
 use crate::error::{Error, ErrorKind, Result};
+use crate::geo::{GeoResolver, NoGeo};
+use crate::govern::{LinkDirectory, LinkOptions, Links, Pairings, Policies, Tokens};
 use crate::key::{Algorithm, KeySet, SigningKey};
 use crate::meta::RedbStore;
 use crate::name::{NodeName, RepositoryName, Tenant};
-use crate::policy::{PolicySet, PublicRead, TokenHolders};
+use crate::policy::PolicySet;
 use crate::secret::{Secret, private_directory};
 
 /// Most bytes of artefacts that wait to be complete.
@@ -40,6 +43,14 @@ pub struct EdgeOptions {
     pub roots: Option<KeySet>,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
+    /// Whose word about a client's address is taken.
+    pub proxies: TrustedProxies,
+    /// Tells countries.
+    pub geo: Arc<dyn GeoResolver>,
+    /// The groups of edges it belongs to, as links name them.
+    pub groups: Vec<NodeName>,
+    /// Asked before the edge's own tokens who is there, the last one first.
+    pub authenticators: Vec<Arc<dyn Authenticator>>,
 }
 
 impl EdgeOptions {
@@ -53,6 +64,10 @@ impl EdgeOptions {
             hosts: None,
             roots: None,
             clock: Arc::new(SystemClock),
+            proxies: TrustedProxies::none(),
+            geo: Arc::new(NoGeo),
+            groups: Vec::new(),
+            authenticators: Vec::new(),
         })
     }
 }
@@ -80,8 +95,15 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     let blobs = Arc::new(FsBlobStore::open(data.join("blobs"))?);
     let store = Arc::new(RedbStore::open(data.join("meta.redb"))?);
     let clock = options.clock;
-    let catalog = Catalog::open(store, options.tenant).await?;
-    let identity = identity(&data.join("identity.key"), &options.name, &*clock)?;
+    let catalog = Catalog::open(store.clone(), options.tenant.clone()).await?;
+    let identity = Arc::new(identity(&data.join("identity.key"), &options.name, &*clock)?);
+    let tokens_of_users = Arc::new(Tokens::open(store.clone(), &options.tenant).await?);
+    let vault = Arc::new(LinkDirectory::open(data.join("links"))?);
+    let for_links = LinkOptions::new(options.name.clone()).with_groups(options.groups);
+    let links = Links::open(store.clone(), &options.tenant, vault, for_links).await?;
+    let policies = Arc::new(Policies::open(store.clone(), &options.tenant).await?);
+    let pairings =
+        Arc::new(Pairings::open(store, &options.tenant, options.name.clone(), identity.clone()).await?);
     for (name, public) in &options.repositories {
         let format = catalog.repository(name).await?.map_or_else(|| "generic".into(), |known| known.format);
         catalog.set_repository(name, &RepositoryRecord { format, public: *public }).await?;
@@ -95,7 +117,7 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     }
     let authenticator =
         TokenAuthenticator::new(tokens.into_iter().map(|token| (token.fingerprint, token.name)));
-    let mut receiver = Receiver::open(catalog, blobs, clock, options.name, Arc::new(identity)).await?;
+    let mut receiver = Receiver::open(catalog, blobs, clock, options.name, identity).await?;
     receiver = receiver.with_public_repositories(options.public);
     #[cfg(feature = "delta")]
     {
@@ -104,12 +126,23 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     if let Some(roots) = options.roots {
         receiver = receiver.with_pinned_roots(roots);
     }
+    for state in pairings.list().await? {
+        if let (Some(_), Some(roots)) = (state.to_peer(), state.peer().and_then(|peer| peer.roots.as_ref())) {
+            receiver.pin_roots(roots);
+        }
+    }
     let mut gate = Gate::new();
     if let Some(hosts) = options.hosts {
         gate = gate.with_hosts(hosts);
     }
-    let policies = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(TokenHolders)]);
-    let edge = Edge::new(receiver, gate, Arc::new(authenticator), policies);
+    let governance = Governance::none().with_proxies(options.proxies).with_geo(options.geo).with_links(links);
+    let mut edge = Edge::new(receiver, gate, Arc::new(authenticator), PolicySet::default())
+        .with_access(tokens_of_users, pairings)
+        .with_policies(policies)
+        .with_governance(governance);
+    for authenticator in options.authenticators {
+        edge = edge.with_authenticator(Box::new(authenticator));
+    }
     Ok(Opened { edge, token: first })
 }
 

@@ -1,34 +1,45 @@
 //! The edge as one service: gate, who, what, may they, serve, tell.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use http::header::{ALLOW, CACHE_CONTROL, HeaderValue, LOCATION, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT_LANGUAGE, ALLOW, AUTHORIZATION, CACHE_CONTROL, HeaderValue, LOCATION, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use tracing::{error, info};
 
-use super::authorize::{Asker, Authorized, authorize};
+use super::authorize::{Asker, authorize};
 use super::budget::Budget;
-use super::content::{Cache, Representation};
+use super::download::{link_token, malformed};
 use super::integrity::Verifier;
 use super::metric::Metrics;
 use super::problem::{Problem, Shape};
-use super::{Admitted, Body, Gate, Handler, control, listing, media};
-use crate::access::{Action, Principal, Resource};
-use crate::auth::Authenticator;
-use crate::catalog::{ArtifactRecord, EventRecord, GoneRecord, Holder, Resolved};
+use super::sampler::Sampler;
+use super::tenancy::mount;
+use super::{Admitted, Body, Connection, Gate, Governance, Handler, control, media};
+use crate::access::{Action, Principal, Refusal, Resource};
+use crate::address::{TrustedProxies, client_address};
+use crate::audit::{Event, kind};
+use crate::auth::{Authenticator, Chain, DirectoryAuthenticator, PeerAuthenticator, signed_body};
+use crate::catalog::{EventRecord, GoneRecord};
+use crate::clock::{Clock, Timestamp};
 use crate::digest::Digest;
 use crate::distribute::Receiver;
 use crate::error::{Error, ErrorKind, Result};
-use crate::name::{ArtifactPath, RESERVED, RepositoryName};
+use crate::govern::{Pairings, Policies, Tokens, pairing_event};
+use crate::name::RepositoryName;
 use crate::policy::PolicySet;
-use crate::registry::generic;
+use crate::token::SignedBody;
 
 /// Memory for documents on their way to clients.
 const OUTGOING: u64 = 256 << 20;
 /// Memory for documents that sources send.
 const INCOMING: u64 = 512 << 20;
+/// How old the time at which a token was last used may be on disk, in seconds.
+const USE_RESOLUTION: i64 = 3_600;
 
 /// An edge: answers HTTP requests over one tenant's catalog and blobs. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -36,7 +47,7 @@ pub struct Edge {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     receiver: Receiver,
     gate: Gate,
@@ -47,6 +58,12 @@ struct Inner {
     damage: Arc<Mutex<Vec<(Digest, String)>>>,
     outgoing: Budget,
     incoming: Budget,
+    governance: Governance,
+    requests: Arc<AtomicU64>,
+    sampler: Arc<Sampler>,
+    in_force: Option<Arc<Policies>>,
+    tokens: Option<Arc<Tokens>>,
+    pairings: Option<Arc<Pairings>>,
 }
 
 impl Edge {
@@ -67,6 +84,7 @@ impl Edge {
         });
         let verifier = Arc::new(verifier);
         let (outgoing, incoming) = (Budget::new(OUTGOING), Budget::new(INCOMING));
+        let requests = first_request(&receiver);
         Edge {
             inner: Arc::new(Inner {
                 receiver,
@@ -78,8 +96,104 @@ impl Edge {
                 damage,
                 outgoing,
                 incoming,
+                governance: Governance::none(),
+                requests,
+                sampler: Arc::default(),
+                in_force: None,
+                tokens: None,
+                pairings: None,
             }),
         }
+    }
+
+    /// The same edge, governed by `governance`. As with every `with_`: what was cloned from this
+    /// edge before stays as it is.
+    #[must_use]
+    pub fn with_governance(self, governance: Governance) -> Edge {
+        self.changed(|inner| inner.governance = governance)
+    }
+
+    /// The same edge, whose requests are also judged by the policy in force.
+    #[must_use]
+    pub fn with_policies(self, policies: Arc<Policies>) -> Edge {
+        self.changed(|inner| {
+            inner.policies = inner.policies.clone().with(policies.clone());
+            inner.in_force = Some(policies);
+        })
+    }
+
+    /// The same edge, which also lets in whom these user tokens and pairings name, and hands them
+    /// out.
+    #[must_use]
+    pub fn with_access(self, tokens: Arc<Tokens>, pairings: Arc<Pairings>) -> Edge {
+        let clock: Arc<dyn Clock> = Arc::new(EdgeClock(self.inner.receiver.clone()));
+        self.changed(|inner| {
+            inner.authenticator = Arc::new(Chain::new(vec![
+                Box::new(PeerAuthenticator::new(pairings.clone(), clock.clone())),
+                Box::new(DirectoryAuthenticator::new(tokens.clone(), clock)),
+                Box::new(inner.authenticator.clone()),
+            ]));
+            inner.tokens = Some(tokens);
+            inner.pairings = Some(pairings);
+        })
+    }
+
+    /// The same edge, which asks `authenticator` before all others who is there.
+    #[must_use]
+    pub fn with_authenticator(self, authenticator: Box<dyn Authenticator>) -> Edge {
+        self.changed(|inner| {
+            inner.authenticator =
+                Arc::new(Chain::new(vec![authenticator, Box::new(inner.authenticator.clone())]));
+        })
+    }
+
+    fn changed(self, change: impl FnOnce(&mut Inner)) -> Edge {
+        let mut inner = Arc::unwrap_or_clone(self.inner);
+        change(&mut inner);
+        Edge { inner: Arc::new(inner) }
+    }
+
+    /// The policies, if this edge has any that can be changed.
+    pub fn policies_in_force(&self) -> Option<&Arc<Policies>> {
+        self.inner.in_force.as_ref()
+    }
+
+    /// The user tokens, if this edge has any.
+    pub fn tokens(&self) -> Option<&Arc<Tokens>> {
+        self.inner.tokens.as_ref()
+    }
+
+    /// The pairings, if this edge has any.
+    pub fn pairings(&self) -> Option<&Arc<Pairings>> {
+        self.inner.pairings.as_ref()
+    }
+
+    /// What governs this edge.
+    pub fn governance(&self) -> &Governance {
+        &self.inner.governance
+    }
+
+    /// Has it recorded that a control request was refused.
+    pub(super) fn control_denied(&self, asker: &Asker, action: Action, refusal: &Refusal) {
+        if !matches!(asker.principal, Principal::Anonymous) {
+            let event = asker.event(kind::CONTROL_DENIED).about(action.as_str());
+            self.note(event.because(refusal.to_string()));
+        }
+    }
+
+    /// Records something that stands whether or not it is recorded, and that anyone can cause: of
+    /// very many in one second, most are only counted.
+    pub(super) fn note(&self, event: Event) {
+        if let Some(event) = self.inner.sampler.admit(event)
+            && self.inner.governance.audit.record(event).is_err()
+        {
+            self.inner.metrics.event_lost();
+        }
+    }
+
+    /// Reads blobs and checks them.
+    pub(super) fn verifier(&self) -> &Arc<Verifier> {
+        &self.inner.verifier
     }
 
     /// What receives bundles for this edge.
@@ -108,133 +222,91 @@ impl Edge {
 
     async fn answer(&self, parts: &Parts, body: Body, admitted: &Admitted, peer: SocketAddr) -> Answered {
         let first = admitted.target.segments().first().map_or("", String::as_str);
-        let asker = match self.asker(parts, peer).await {
-            Ok(asker) => asker,
-            Err(error) => return Answered { principal: None, result: Err(self.refuse_credentials(&error)) },
+        let token = match link_token(parts.uri.query()) {
+            Ok(Some(_)) if presents(parts) => {
+                let both = malformed("a request comes with a link or with credentials, not with both");
+                return Answered { principal: None, result: Err(both) };
+            }
+            Ok(token) => token,
+            Err(problem) => return Answered { principal: None, result: Err(problem) },
+        };
+        let (asker, outcome) = self.asker(parts, peer).await;
+        if let Err(error) = outcome {
+            self.note(asker.event(kind::AUTH_FAILED).because(error.message().to_owned()));
+            return Answered { principal: None, result: Err(self.refuse_credentials(&error)) };
+        }
+        let body = match signed(parts, body, admitted, &asker.principal) {
+            Ok(body) => body,
+            Err(error) => {
+                self.note(asker.event(kind::AUTH_FAILED).because(error.message().to_owned()));
+                return Answered { principal: None, result: Err(self.refuse_credentials(&error)) };
+            }
         };
         let result = match first {
             "healthz" | "readyz" | "metrics" | ".well-known" | "api" => {
                 control::route(self, parts, body, admitted, &asker).await
             }
+            "access" => control::access(self, parts, body, admitted, &asker).await,
             "" => self.front(admitted),
             "artifactory" if admitted.target.segments().get(1).is_some_and(|second| second == "api") => {
                 control::artifactory(self, admitted, &asker).await
             }
-            _ => self.serve(parts, admitted, &asker).await,
+            _ => self.serve(parts, admitted, &asker, token).await,
         };
         Answered { principal: Some(asker.principal), result }
     }
 
-    async fn asker(&self, parts: &Parts, peer: SocketAddr) -> Result<Asker> {
-        let principal = self.inner.authenticator.authenticate(parts).await?.unwrap_or(Principal::Anonymous);
-        let client = Some(peer.ip().to_canonical());
-        let tenant = self.inner.receiver.catalog().tenant().clone();
-        Ok(Asker { tenant, principal, client, now: self.inner.receiver.now() })
-    }
-
-    /// Serves a path of a repository.
-    async fn serve(
-        &self,
-        parts: &Parts,
-        admitted: &Admitted,
-        asker: &Asker,
-    ) -> Result<Response<Body>, Problem> {
-        match admitted.method {
-            Method::GET | Method::HEAD => {}
-            Method::OPTIONS => return Ok(allowed("GET, HEAD")),
-            _ => return Err(read_only()),
-        }
-        let first = admitted.target.segments().first().map_or("", String::as_str);
-        if RESERVED.contains(&first) && first != "artifactory" {
-            return Err(nothing());
-        }
-        let route = generic::route(&admitted.target).map_err(|error| self.absent(asker, &error))?;
-        let catalog = self.inner.receiver.catalog();
-        let record = catalog.repository(&route.repository).await?;
-        let public = record.as_ref().is_some_and(|record| record.public);
-        let action = if route.folder { Action::List } else { Action::Read };
-        let resource = Resource::Repository { name: &route.repository, path: route.path.as_ref(), public };
-        let Ok(authorized) = authorize(&self.inner.policies, asker, action, resource) else {
-            return Err(self.refuse(asker));
+    async fn asker(&self, parts: &Parts, peer: SocketAddr) -> (Asker, Result<()>) {
+        let governance = &self.inner.governance;
+        let client = client(parts, peer.ip(), &governance.proxies);
+        let languages = parts.headers.get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+        let mut asker = Asker {
+            tenant: self.inner.receiver.catalog().tenant().clone(),
+            principal: Principal::Anonymous,
+            client,
+            country: client.and_then(|client| governance.geo.resolve(client).country),
+            languages: languages.map(str::to_owned),
+            now: self.inner.receiver.now(),
+            request: self.inner.requests.fetch_add(1, Ordering::Relaxed),
         };
-        if record.is_none() || !route.possible {
-            return Err(nothing());
-        }
-        if route.folder {
-            return listing::respond(self, parts, admitted, &route.repository, route.path.as_ref()).await;
-        }
-        let Some(path) = &route.path else { return Ok(with_slash(admitted)) };
-        match catalog.resolve(&route.repository, path).await? {
-            Some(Resolved::Artifact(artifact)) => {
-                self.deliver(parts, asker, &authorized, &artifact, path, public).await
+        let outcome = match self.inner.authenticator.authenticate(parts).await {
+            Ok(principal) => {
+                asker.principal = principal.unwrap_or(Principal::Anonymous);
+                Ok(())
             }
-            Some(Resolved::Alias(alias, artifact)) => {
-                self.deliver(parts, asker, &authorized, &artifact, &alias.target, public).await
-            }
-            Some(Resolved::Gone(gone)) => Err(withdrawn(&gone)),
-            None => {
-                let below = catalog.list(&route.repository, Some(path), None, 1).await?;
-                if below.entries.is_empty() { Err(nothing()) } else { Ok(with_slash(admitted)) }
-            }
-        }
-    }
-
-    /// Hands out the bytes of an artifact that the asker may read.
-    pub(super) async fn deliver(
-        &self,
-        parts: &Parts,
-        asker: &Asker,
-        authorized: &Authorized,
-        artifact: &ArtifactRecord,
-        path: &ArtifactPath,
-        public: bool,
-    ) -> Result<Response<Body>, Problem> {
-        self.restrict(asker, artifact).await?;
-        // What depends on the address of who asks is not for caches that others share.
-        let representation = representation(artifact, path, public && !artifact.constrained);
-        let inner = &self.inner;
-        let result = authorized.respond(parts, &representation, &inner.verifier).await;
-        self.record_damage().await;
-        let mut response = result?;
-        if parts.method == Method::GET && response.status().is_success() {
-            let metrics = inner.metrics.clone();
-            metrics.download_started();
-            response.body_mut().on_end(move |delivered| {
-                metrics.download_ended(delivered.bytes, delivered.complete);
-            });
-        }
-        Ok(response)
-    }
-
-    /// Holds a download against the constraints that were signed with the bundles that contain it.
-    /// All of them must allow it; a country that is not known is in no list.
-    async fn restrict(&self, asker: &Asker, artifact: &ArtifactRecord) -> Result<(), Problem> {
-        if !artifact.constrained {
-            return Ok(());
-        }
-        for Holder(name, version) in &artifact.holders {
-            let Some(record) = self.inner.receiver.catalog().bundle(name, version).await? else { continue };
-            let constraints = &record.constraints;
-            if !constraints.permits_address(asker.client) || !constraints.permits_country(None) {
-                info!(bundle = %name, %version, client = ?asker.client, "a bundle's constraints forbid a download");
-                return Err(Problem::new(
-                    StatusCode::FORBIDDEN,
-                    ErrorKind::Forbidden.as_str(),
-                    "This may not be downloaded from where you are.",
-                ));
-            }
-        }
-        Ok(())
+            Err(error) => Err(error),
+        };
+        (asker, outcome)
     }
 
     /// What an edge does about once a minute: keeps the time floor, records damage that was found
     /// while bytes were on their way.
     pub async fn upkeep(&self) -> Result<()> {
         self.record_damage().await;
+        self.settle_access().await?;
+        if let Some(links) = &self.inner.governance.links {
+            links.upkeep(self.inner.receiver.now()).await?;
+        }
         self.inner.receiver.catalog().keep_time().await
     }
 
-    async fn record_damage(&self) {
+    /// Ends what has run out, writes down what was used.
+    async fn settle_access(&self) -> Result<()> {
+        let now = self.inner.receiver.now();
+        if let Some(tokens) = &self.inner.tokens {
+            tokens.settle(now.plus(-USE_RESOLUTION), now).await?;
+        }
+        let Some(pairings) = &self.inner.pairings else { return Ok(()) };
+        for (state, events) in pairings.settle(now).await? {
+            for event in events {
+                let line = pairing_event(&state, &event, |kind| Event::by_itself(now, kind));
+                self.inner.governance.audit.record_durable(line).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn record_damage(&self) {
         let found = std::mem::take(&mut *self.inner.damage.lock().unwrap_or_else(PoisonError::into_inner));
         for (digest, reason) in found {
             self.inner.metrics.blob_damaged();
@@ -267,7 +339,7 @@ impl Edge {
         }
     }
 
-    fn absent(&self, asker: &Asker, error: &Error) -> Problem {
+    pub(super) fn absent(&self, asker: &Asker, error: &Error) -> Problem {
         match error.kind() {
             ErrorKind::NotFound => self.refuse(asker),
             _ => Problem::of(error),
@@ -290,6 +362,51 @@ impl Edge {
     }
 }
 
+/// Tells the edge's time to authenticators: no clock that was turned back makes a token good again.
+#[derive(Debug)]
+struct EdgeClock(Receiver);
+
+impl Clock for EdgeClock {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+}
+
+/// The body of a request, held to what its signature says if a paired service sent it.
+fn signed(parts: &Parts, body: Body, admitted: &Admitted, principal: &Principal) -> Result<Body> {
+    if !matches!(principal, Principal::Peer(_)) {
+        return Ok(body);
+    }
+    match signed_body(&parts.headers)? {
+        SignedBody::Digest(digest) => body.held_to(digest),
+        SignedBody::Stream if control::verifies_content(admitted) => Ok(body),
+        SignedBody::Stream => {
+            Err(Error::new(ErrorKind::Unauthenticated, "the signature of this request must be over its body"))
+        }
+    }
+}
+
+/// Whether a request's header presents credentials.
+fn presents(parts: &Parts) -> bool {
+    parts.headers.contains_key(AUTHORIZATION) || parts.headers.contains_key("x-jfrog-art-api")
+}
+
+/// The client's address, as far as it can be told.
+fn client(parts: &Parts, peer: IpAddr, proxies: &TrustedProxies) -> Option<IpAddr> {
+    // A proxy that connects for nobody it would name.
+    if parts.extensions.get::<Connection>().is_some_and(|connection| connection.client.is_none()) {
+        return None;
+    }
+    let name = proxies.header.name();
+    let values = name.into_iter().flat_map(|name| parts.headers.get_all(name)).map(HeaderValue::as_bytes);
+    client_address(peer, values, proxies).known()
+}
+
+/// Numbers of requests go on rising over restarts, so that the log can join events by them.
+fn first_request(receiver: &Receiver) -> Arc<AtomicU64> {
+    Arc::new(AtomicU64::new(receiver.now().as_unix().unsigned_abs() << 20))
+}
+
 struct Answered {
     principal: Option<Principal>,
     result: Result<Response<Body>, Problem>,
@@ -298,8 +415,8 @@ struct Answered {
 impl Handler for Edge {
     async fn handle(&self, request: Request<Body>, peer: SocketAddr) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let shape =
-            if parts.uri.path().starts_with("/artifactory/") { Shape::Artifactory } else { Shape::Problem };
+        let foreign = ["/artifactory/", "/access/"].iter().any(|prefix| parts.uri.path().starts_with(prefix));
+        let shape = if foreign { Shape::Artifactory } else { Shape::Problem };
         let head = parts.method == Method::HEAD;
         let (principal, result) = match self.inner.gate.admit(&parts) {
             Ok(admitted) => {
@@ -357,20 +474,6 @@ impl Line {
     }
 }
 
-fn representation(artifact: &ArtifactRecord, path: &ArtifactPath, public: bool) -> Representation {
-    // An artifact never changes, but it may be withdrawn, and an alias may move: caches ask again.
-    let cache = if public { Cache::Public } else { Cache::Private };
-    let name = path.file_name();
-    Representation {
-        info: crate::blob::BlobInfo { digest: artifact.digest, size: artifact.size },
-        media_type: artifact.media_type.clone(),
-        file_name: name.into(),
-        last_modified: artifact.modified,
-        checksums: artifact.checksums.clone(),
-        cache,
-    }
-}
-
 /// 204 with the methods that are allowed.
 pub(super) fn allowed(methods: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
@@ -379,11 +482,11 @@ pub(super) fn allowed(methods: &'static str) -> Response<Body> {
     response
 }
 
-fn with_slash(admitted: &Admitted) -> Response<Body> {
+pub(super) fn with_slash(parts: &Parts, admitted: &Admitted) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
     // Made of the parsed path, percent-encoded anew: nothing of the request is echoed.
-    if let Ok(location) = HeaderValue::from_str(&format!("{}/", admitted.target.to_path())) {
+    if let Ok(location) = HeaderValue::from_str(&format!("{}{}/", mount(parts), admitted.target.to_path())) {
         response.headers_mut().insert(LOCATION, location);
     }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -396,7 +499,7 @@ pub(super) fn nothing() -> Problem {
 }
 
 #[cold]
-fn read_only() -> Problem {
+pub(super) fn read_only() -> Problem {
     Problem::new(
         StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::MethodNotAllowed.as_str(),

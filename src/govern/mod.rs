@@ -3,6 +3,18 @@
 //! Each keeps its records in a metadata store and answers requests from memory. Both services, the
 //! edge and the source, use them.
 
+mod links;
+mod pairings;
+mod policies;
 mod record;
+mod tokens;
 
+pub use links::{
+    Admission, KeyRecord, LinkDirectory, LinkInfo, LinkOptions, LinkRecord, LinkVault, Links,
+    MemoryLinkVault, MintOrder, Minted, PolicyRecord, Revocation, RevocationUpdate, Revoked, SharedKey,
+    Transfer,
+};
+pub use pairings::{Pairings, pairing_event};
+pub use policies::{InForce, KEPT, Policies, PolicyVersion};
 pub(crate) use record::Records;
+pub use tokens::Tokens;

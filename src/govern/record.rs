@@ -96,7 +96,8 @@ pub(crate) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>> {
         .map_err(|cause| Error::new(ErrorKind::Internal, format!("a record cannot be written: {cause}")))
 }
 
-fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T> {
+/// A record as it was stored.
+pub(crate) fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T> {
     serde_json::from_slice(&entry.value)
         .map_err(|cause| Error::new(ErrorKind::Corrupted, format!("a record cannot be read: {cause}")))
 }

@@ -50,6 +50,10 @@ impl Verifier {
         Verifier::new(key.ok_or_else(|| Error::invalid("the PEM \"PUBLIC KEY\" is not an Ed25519 key"))?)
     }
 
+    pub(super) fn to_bytes(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
     pub(super) fn to_text(&self) -> String {
         format!("ed25519:{}", to_hex(self.0.as_bytes()))
     }
@@ -97,7 +101,7 @@ impl Pair {
         Pair::from_seed(seed)
     }
 
-    fn from_seed(seed: &[u8]) -> Result<Pair> {
+    pub(super) fn from_seed(seed: &[u8]) -> Result<Pair> {
         let seed = Zeroizing::new(
             <[u8; 32]>::try_from(seed).map_err(|_| Error::invalid("an Ed25519 seed has 32 bytes"))?,
         );

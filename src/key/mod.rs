@@ -7,6 +7,7 @@
 mod ed25519;
 #[cfg(feature = "openpgp")]
 mod openpgp;
+mod pae;
 mod ring;
 mod set;
 
@@ -19,6 +20,8 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
+pub(crate) use self::pae::pae_head;
+pub use self::pae::{pae, pae_parts};
 pub use self::ring::{KeyPair, KeyRing};
 pub use self::set::{KeySet, MAX_KEYS, TrustedKey};
 
@@ -197,6 +200,15 @@ impl PublicKey {
         ed25519::Verifier::new(bytes).map(|key| PublicKey(Kind::Ed25519(key)))
     }
 
+    /// The 32 bytes of an Ed25519 key; `None` for a key of another kind.
+    pub fn to_ed25519(&self) -> Option<[u8; 32]> {
+        match &self.0 {
+            Kind::Ed25519(key) => Some(key.to_bytes()),
+            #[cfg(feature = "openpgp")]
+            Kind::OpenPgp(_) => None,
+        }
+    }
+
     /// Reads `ed25519:` and 64 lower-case hex digits, an Ed25519 `PUBLIC KEY` in PEM (RFC 8410),
     /// or an armored OpenPGP public key block.
     pub fn parse(text: &str) -> Result<PublicKey> {
@@ -349,6 +361,14 @@ impl SigningKey {
             }
             Algorithm::OpenPgp => generate_openpgp(user_id, now),
         }
+    }
+
+    /// The Ed25519 key pair of a seed of 32 bytes (RFC 8032 section 5.1.5).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for another length.
+    pub fn from_ed25519_seed(seed: &Secret) -> Result<SigningKey> {
+        ed25519::Pair::from_seed(seed.expose()).map(|pair| SigningKey(Pair::Ed25519(Box::new(pair))))
     }
 
     /// Reads what [`to_secret`](SigningKey::to_secret) wrote: an Ed25519 `PRIVATE KEY` in PEM

@@ -1,9 +1,42 @@
-//! What may be done: the [`Policy`] port, and the rules until finer ones are set.
+//! What may be done: the [`Policy`] port, and the policies that operators write.
+//!
+//! A [`Document`] says who may do what (grants), from where and when (restrictions), which version
+//! a client gets under one address (steering) and what one person must not do alone (duties). It
+//! is read as a whole or refused as a whole. [`CompiledPolicy`] decides by it,
+//! [`explains`](CompiledPolicy::explain) its decisions, and [`replay`] tells what another document
+//! would have changed.
+
+mod compiled;
+mod describe;
+mod document;
+mod duty;
+mod explain;
+mod grant;
+mod index;
+mod language;
+mod read;
+mod replay;
+mod restrict;
+mod sets;
+mod steer;
+mod words;
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::access::{AccessRequest, Action, Decision, Principal, Refusal, RefusalKind, Resource, Steering};
+
+pub use compiled::CompiledPolicy;
+pub use describe::{Described, Question};
+pub use document::{
+    Choice, Chosen, Document, GeoRules, Grant, MAX_DOCUMENT, MAX_RULES, Otherwise, Restriction, Sides, Stale,
+    Steer,
+};
+pub use duty::{Duties, History};
+pub use explain::{Explanation, Outcome, Stage, Steered, Step, Verdict};
+pub use replay::{Change, MAX_CHANGES, PastRequest, Replay, replay};
+pub use steer::Template;
+pub use words::{Hours, Language, Net, Selector};
 
 /// What one policy says of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,19 +58,51 @@ pub enum Effect {
 /// - **Same request, same effect**: an evaluation depends on the request and on nothing else.
 /// - **Doubt is not a permit**: what it cannot tell, it abstains from or forbids.
 pub trait Policy: fmt::Debug + Send + Sync + 'static {
-    /// What this policy says of `request`.
+    /// Whether the principal has a right to what it asks for. This is asked before anything is
+    /// looked up, so that who has no right cannot learn what there is.
     fn evaluate(&self, request: &AccessRequest<'_>) -> Effect;
+
+    /// Whether this client is to have something else instead: [`Effect::Steer`], or
+    /// [`Effect::Forbid`] where nothing is meant for it. Asked of who has the right.
+    fn steer(&self, request: &AccessRequest<'_>) -> Effect {
+        let _ = request;
+        Effect::Abstain
+    }
+
+    /// Whether something stands against handing this artifact to this client here and now. Asked
+    /// after the look-up, with the bundles that brought the artifact. [`Effect::Permit`] means that
+    /// a restriction applied and allowed it, so the answer is not for others.
+    fn restrict(&self, request: &AccessRequest<'_>) -> Effect {
+        let _ = request;
+        Effect::Abstain
+    }
 }
 
 impl<P: Policy + ?Sized> Policy for Arc<P> {
     fn evaluate(&self, request: &AccessRequest<'_>) -> Effect {
         (**self).evaluate(request)
     }
+
+    fn steer(&self, request: &AccessRequest<'_>) -> Effect {
+        (**self).steer(request)
+    }
+
+    fn restrict(&self, request: &AccessRequest<'_>) -> Effect {
+        (**self).restrict(request)
+    }
 }
 
 impl<P: Policy + ?Sized> Policy for Box<P> {
     fn evaluate(&self, request: &AccessRequest<'_>) -> Effect {
         (**self).evaluate(request)
+    }
+
+    fn steer(&self, request: &AccessRequest<'_>) -> Effect {
+        (**self).steer(request)
+    }
+
+    fn restrict(&self, request: &AccessRequest<'_>) -> Effect {
+        (**self).restrict(request)
     }
 }
 
@@ -68,6 +133,45 @@ impl PolicySet {
             (true, None) => Decision::Permit,
             (false, _) => Decision::Forbid(ungranted(request)),
         }
+    }
+
+    /// What the client is to have instead of what it named, if something; the first policy that has
+    /// a say decides.
+    ///
+    /// # Errors
+    /// The refusal, where nothing is meant for this client.
+    pub fn steer(&self, request: &AccessRequest<'_>) -> Result<Option<Steering>, Refusal> {
+        for policy in &self.0 {
+            match policy.steer(request) {
+                Effect::Steer(steering) => return Ok(Some(steering)),
+                Effect::Forbid(refusal) => return Err(refusal),
+                Effect::Permit | Effect::Abstain => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a restriction applied to the request, all of them allowing it.
+    ///
+    /// # Errors
+    /// The refusal of the first policy that forbids.
+    pub fn restrict(&self, request: &AccessRequest<'_>) -> Result<bool, Refusal> {
+        let mut applied = false;
+        for policy in &self.0 {
+            match policy.restrict(request) {
+                Effect::Forbid(refusal) => return Err(refusal),
+                Effect::Permit => applied = true,
+                Effect::Steer(_) | Effect::Abstain => {}
+            }
+        }
+        Ok(applied)
+    }
+
+    /// The same policies and one more.
+    #[must_use]
+    pub fn with(mut self, policy: Arc<dyn Policy>) -> PolicySet {
+        self.0.push(policy);
+        self
     }
 }
 
@@ -104,39 +208,4 @@ impl Policy for TokenHolders {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::name::{RepositoryName, Tenant};
-
-    #[derive(Debug)]
-    struct Never;
-
-    impl Policy for Never {
-        fn evaluate(&self, _: &AccessRequest<'_>) -> Effect {
-            Effect::Forbid(Refusal::new(RefusalKind::Restriction, "never", "closed"))
-        }
-    }
-
-    #[test]
-    fn forbid_overrides_permit_and_silence_denies() {
-        let tenant = Tenant::new("default").unwrap();
-        let name = RepositoryName::new("r").unwrap();
-        let (anonymous, holder) = (Principal::Anonymous, Principal::Token { name: "t".into() });
-        let ask = |set: &PolicySet, principal, action, public| {
-            let resource = Resource::Repository { name: &name, path: None, public };
-            set.decide(&AccessRequest::new(&tenant, principal, action, resource, Timestamp::EPOCH))
-        };
-        let set = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(TokenHolders)]);
-        assert_eq!(ask(&set, &anonymous, Action::Read, true), Decision::Permit);
-        assert_eq!(ask(&set, &holder, Action::Withdraw, false), Decision::Permit);
-        for (action, public) in [(Action::Read, false), (Action::Receive, true), (Action::Administer, true)] {
-            assert!(matches!(ask(&set, &anonymous, action, public), Decision::Forbid(_)), "{action:?}");
-        }
-        let closed = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(Never)]);
-        assert!(
-            matches!(ask(&closed, &anonymous, Action::Read, true), Decision::Forbid(refusal) if refusal.reason == "closed")
-        );
-        assert!(matches!(ask(&PolicySet::default(), &holder, Action::Read, true), Decision::Forbid(_)));
-    }
-}
+mod tests;

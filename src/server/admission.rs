@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Limits;
 
@@ -28,7 +28,9 @@ struct Counts {
 #[derive(Debug)]
 pub(super) struct Place {
     counts: Arc<Mutex<Counts>>,
-    address: IpAddr,
+    per_address: usize,
+    /// Under whose number it is; nobody's while a proxy has not told.
+    address: Option<IpAddr>,
 }
 
 impl Admission {
@@ -40,31 +42,58 @@ impl Admission {
         }
     }
 
+    /// A place for a connection from `address`.
     pub(super) fn admit(&self, address: IpAddr) -> Option<Place> {
-        let address = network(address);
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let from_here = counts.by_address.get(&address).copied().unwrap_or(0);
-        if counts.total >= self.total || from_here >= self.per_address {
-            tracing::debug!(%address, total = counts.total, from_here, "a connection too many is closed");
+        let mut place = self.admit_proxy()?;
+        place.settle(address).then_some(place)
+    }
+
+    /// A place for a connection from a proxy, which counts under nobody's number until it is
+    /// [settled](Place::settle): one proxy brings the connections of many clients.
+    pub(super) fn admit_proxy(&self) -> Option<Place> {
+        let mut counts = lock(&self.counts);
+        if counts.total >= self.total {
+            tracing::debug!(total = counts.total, "a connection too many is closed");
             return None;
         }
         counts.total += 1;
+        Some(Place { counts: Arc::clone(&self.counts), per_address: self.per_address, address: None })
+    }
+}
+
+impl Place {
+    /// Counts the connection under `address`; `false` if that has as many as it may.
+    pub(super) fn settle(&mut self, address: IpAddr) -> bool {
+        let address = network(address);
+        let mut counts = lock(&self.counts);
+        let from_here = counts.by_address.get(&address).copied().unwrap_or(0);
+        if from_here >= self.per_address {
+            tracing::debug!(%address, from_here, "a connection too many from one address is closed");
+            return false;
+        }
         counts.by_address.insert(address, from_here + 1);
-        Some(Place { counts: Arc::clone(&self.counts), address })
+        self.address = Some(address);
+        true
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         counts.total = counts.total.saturating_sub(1);
-        if let Some(from_here) = counts.by_address.get_mut(&self.address) {
+        if let Some(address) = self.address
+            && let Some(from_here) = counts.by_address.get_mut(&address)
+        {
             *from_here = from_here.saturating_sub(1);
             if *from_here == 0 {
-                counts.by_address.remove(&self.address);
+                counts.by_address.remove(&address);
             }
         }
     }
+}
+
+fn lock(counts: &Mutex<Counts>) -> MutexGuard<'_, Counts> {
+    counts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One customer of an IPv6 network has at least 64 bits of addresses.
@@ -108,5 +137,24 @@ mod tests {
         drop(first);
         assert!(admission.admit(one).is_some());
         assert!(affordable() >= 1);
+    }
+
+    #[test]
+    fn a_proxys_connections_count_under_their_clients() {
+        let limits = Limits { connections: Some(4), connections_per_address: 1, ..Limits::default() };
+        let admission = Admission::new(&limits);
+        let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let mut first = admission.admit_proxy().unwrap();
+        let mut second = admission.admit_proxy().unwrap();
+        let mut third = admission.admit_proxy().unwrap();
+        assert!(first.settle(one) && second.settle(other));
+        assert!(!third.settle(one));
+        drop(first);
+        assert!(third.settle(one));
+        let _fourth = admission.admit_proxy().unwrap();
+        let _fifth = admission.admit_proxy().unwrap();
+        assert!(admission.admit_proxy().is_none());
+        drop((second, third));
+        assert!(admission.admit(one).is_some() && admission.admit(other).is_some());
     }
 }

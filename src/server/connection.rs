@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its close.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,11 +22,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 
-use super::Limits;
+use super::admission::Place;
 use super::again::Again;
 use super::meter::{Answer, Meter, Verdict, Watch};
 use super::socket::{Socket, unacknowledged};
-use crate::edge::{Body, Handler, problem};
+use super::{Limits, tls};
+use crate::address::proxy::Reading;
+use crate::auth::ClientCertificate;
+use crate::edge::{Body, Connection, Handler, problem};
 use crate::error::{Error, ErrorKind};
 
 /// Bytes of answers kept ready for one client. With one piece of a body on top, this is what a
@@ -43,20 +46,38 @@ pub(super) struct Task<H> {
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) limits: Limits,
     pub(super) handler: H,
+    /// Whether the other end is a proxy that must say for whom it connects.
+    pub(super) proxied: bool,
     pub(super) peer: SocketAddr,
+    pub(super) place: Place,
     pub(super) stopped: watch::Receiver<bool>,
 }
 
+/// What every request of a connection is told of it.
+#[derive(Clone)]
+struct Facts {
+    /// The client, as the handler gets it.
+    peer: SocketAddr,
+    connection: Connection,
+    certificate: Option<ClientCertificate>,
+}
+
+/// The peer of a connection whose client the proxy does not name.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
 impl<H: Handler> Task<H> {
     /// Serves the connection until it ends. Its end is nobody's failure.
-    pub(super) async fn run(self, stream: TcpStream) {
+    pub(super) async fn run(mut self, stream: TcpStream) {
         let peer = self.peer;
         let meter = Meter::new();
         let mut socket = Socket::new(stream, Arc::clone(&meter));
         let ends = socket.ends();
+        let Some(client) = self.client(&mut socket).await else { return };
+        let connection = Connection { socket: peer, client, secure: self.tls.is_some() };
+        let mut facts = Facts { peer: client.unwrap_or(NOBODY), connection, certificate: None };
         let Some(tls) = &self.tls else {
             match tokio::time::timeout(self.limits.header_timeout, socket.is_http2()).await {
-                Ok(Ok(http2)) => self.serve(socket, http2, meter, ends).await,
+                Ok(Ok(http2)) => self.serve(socket, http2, meter, ends, facts).await,
                 Ok(Err(error)) => {
                     tracing::debug!(%peer, %error, "a connection broke before its first request")
                 }
@@ -66,22 +87,59 @@ impl<H: Handler> Task<H> {
         };
         match tokio::time::timeout(self.limits.handshake_timeout, tls.accept(socket)).await {
             Ok(Ok(stream)) => {
-                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                self.serve(stream, http2, meter, ends).await;
+                let session = stream.get_ref().1;
+                let http2 = session.alpn_protocol() == Some(b"h2");
+                facts.certificate =
+                    session.peer_certificates().and_then(<[_]>::first).map(tls::client_certificate);
+                self.serve(stream, http2, meter, ends, facts).await;
             }
             Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
         }
     }
 
-    async fn serve<S>(self, stream: S, http2: bool, meter: Arc<Meter>, ends: Option<(SocketAddr, SocketAddr)>)
-    where
+    /// For whom the connection was made, if that can be told; `None` if it is to be closed.
+    async fn client(&mut self, socket: &mut Socket) -> Option<Option<SocketAddr>> {
+        let peer = self.peer;
+        if !self.proxied {
+            return Some(Some(peer));
+        }
+        let client = match tokio::time::timeout(self.limits.header_timeout, socket.proxied()).await {
+            Ok(Ok(Reading::Proxied { source, .. })) => {
+                Some(SocketAddr::new(source.ip().to_canonical(), source.port()))
+            }
+            Ok(Ok(Reading::Local { .. })) => Some(peer),
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "a connection from a proxy is closed");
+                return None;
+            }
+            Err(_) => {
+                tracing::debug!(%peer, "a proxy that does not say for whom it connects is cut");
+                return None;
+            }
+        };
+        match client {
+            Some(client) if !self.place.settle(client.ip()) => None,
+            client => Some(client),
+        }
+    }
+
+    async fn serve<S>(
+        self,
+        stream: S,
+        http2: bool,
+        meter: Arc<Meter>,
+        ends: Option<(SocketAddr, SocketAddr)>,
+        facts: Facts,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let limits = self.limits.clone();
+        let peer = facts.peer;
         let service = Requests {
             handler: self.handler,
-            peer: self.peer,
+            facts,
             meter: Arc::clone(&meter),
             http2,
             rate: Rate { bytes: limits.minimum_rate, grace: limits.rate_grace },
@@ -97,7 +155,7 @@ impl<H: Handler> Task<H> {
                 .max_send_buf_size(SEND_BUFFER);
             let connection = builder.serve_connection(io, service);
             let graceful = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
-            watched(connection, graceful, watch, &limits, self.stopped, ends, self.peer).await;
+            watched(connection, graceful, watch, &limits, self.stopped, ends, peer).await;
         } else {
             let mut builder = http1::Builder::new();
             builder
@@ -112,7 +170,7 @@ impl<H: Handler> Task<H> {
                 .max_header_size(limits.header_bytes + REQUEST_LINE);
             let connection = builder.serve_connection(io, service);
             let graceful = |connection: Pin<&mut _>| http1::Connection::graceful_shutdown(connection);
-            watched(connection, graceful, watch, &limits, self.stopped, ends, self.peer).await;
+            watched(connection, graceful, watch, &limits, self.stopped, ends, peer).await;
         }
     }
 }
@@ -161,7 +219,7 @@ async fn watched<C>(
                     }
                     Some(Verdict::Idle) => {}
                     Some(verdict) => {
-                        tracing::debug!(%peer, ?verdict, "a slow client is cut");
+                        tracing::debug!(%peer, ?verdict, "a connection is cut");
                         return;
                     }
                 }
@@ -173,7 +231,7 @@ async fn watched<C>(
 /// The requests of one connection.
 struct Requests<H> {
     handler: H,
-    peer: SocketAddr,
+    facts: Facts,
     meter: Arc<Meter>,
     http2: bool,
     rate: Rate,
@@ -186,19 +244,30 @@ impl<H: Handler> Service<Request<Incoming>> for Requests<H> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let running = self.meter.begin();
-        let (handler, peer, rate, http2) = (self.handler.clone(), self.peer, self.rate, self.http2);
+        let (handler, rate, http2) = (self.handler.clone(), self.rate, self.http2);
+        let Facts { peer, connection, certificate } = self.facts.clone();
         Box::pin(async move {
-            let request = request.map(|body| match body.is_end_stream() {
+            let mut request = request.map(|body| match body.is_end_stream() {
                 true => Body::empty(),
                 false => Body::wrap(Paced::new(body, rate)),
             });
+            // Extensions cost an allocation, and most connections have nothing to tell.
+            if connection.secure || connection.client != Some(connection.socket) {
+                request.extensions_mut().insert(connection);
+            }
+            if let Some(certificate) = certificate {
+                request.extensions_mut().insert(certificate);
+            }
             let head = request.method() == http::Method::HEAD;
             let answered = AssertUnwindSafe(handler.handle(request, peer)).catch_unwind().await;
             let response = answered.unwrap_or_else(|_| {
                 tracing::error!(%peer, "a request handler panicked");
                 problem::response(&Error::new(ErrorKind::Internal, "the request's handler panicked"), head)
             });
-            Ok(response.map(|body| Outgoing { body, answer: running.answer(http2) }))
+            Ok(response.map(|body| {
+                let answer = running.answer(http2, body.guard());
+                Outgoing { body, answer }
+            }))
         })
     }
 }

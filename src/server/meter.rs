@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Limits;
+use crate::edge::Guard;
 
 /// Longest silence granted for bytes that may still be in buffers on the way to the client.
 const LONGEST_SILENCE: Duration = Duration::from_secs(300);
@@ -37,6 +38,8 @@ struct State {
     head_since: Option<Instant>,
     /// Answers under way.
     answers: HashMap<u64, Progress>,
+    /// What says whether they may go on, for those that something watches over.
+    guards: HashMap<u64, Weak<Guard>>,
     next_answer: u64,
 }
 
@@ -53,6 +56,8 @@ pub(super) enum Verdict {
     Idle,
     SlowHead,
     SlowReader,
+    /// What was permitted no longer is, and the client does not take what would tell it so.
+    Revoked,
 }
 
 impl Meter {
@@ -66,6 +71,7 @@ impl Meter {
                 served: false,
                 head_since: None,
                 answers: HashMap::new(),
+                guards: HashMap::new(),
                 next_answer: 0,
             }),
         })
@@ -108,14 +114,19 @@ pub(super) struct Running(Arc<Meter>);
 impl Running {
     /// Notes that its answer is being sent: in HTTP/2 as one of several, each to be looked at. In
     /// HTTP/1 the socket tells all there is.
-    pub(super) fn answer(self, http2: bool) -> Answer {
-        if !http2 {
+    pub(super) fn answer(self, http2: bool, guard: Option<&Arc<Guard>>) -> Answer {
+        if !http2 && guard.is_none() {
             return Answer { running: self, number: None };
         }
         let mut state = self.0.state();
         let number = state.next_answer;
         state.next_answer += 1;
-        state.answers.insert(number, Progress::default());
+        if http2 {
+            state.answers.insert(number, Progress::default());
+        }
+        if let Some(guard) = guard {
+            state.guards.insert(number, Arc::downgrade(guard));
+        }
         drop(state);
         Answer { running: self, number: Some(number) }
     }
@@ -162,7 +173,9 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if let Some(number) = self.number {
-            self.running.0.state().answers.remove(&number);
+            let mut state = self.running.0.state();
+            state.answers.remove(&number);
+            state.guards.remove(&number);
         }
     }
 }
@@ -174,6 +187,8 @@ pub(super) struct Watch {
     http2: bool,
     socket: Option<Stretch>,
     answers: HashMap<u64, Stretch>,
+    /// Whether a guard said no at the last look.
+    doubted: bool,
 }
 
 /// A stretch of time in which a client is waited for.
@@ -188,13 +203,13 @@ struct Stretch {
 
 impl Watch {
     pub(super) fn new(meter: Arc<Meter>, http2: bool) -> Watch {
-        Watch { meter, http2, socket: None, answers: HashMap::new() }
+        Watch { meter, http2, socket: None, answers: HashMap::new(), doubted: false }
     }
 
     /// How often to look so that no limit is overrun by more than a quarter of the shortest.
     pub(super) fn interval(limits: &Limits) -> Duration {
         let shortest = limits.header_timeout.min(limits.idle_timeout).min(limits.rate_grace);
-        (shortest / 4).clamp(Duration::from_millis(5), Duration::from_millis(2500))
+        (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(2))
     }
 
     /// Judges the connection. `pending` tells how many bytes are written and not acknowledged; it
@@ -207,6 +222,9 @@ impl Watch {
     ) -> Option<Verdict> {
         if self.is_reader_slow(limits, now, pending) {
             return Some(Verdict::SlowReader);
+        }
+        if self.is_revoked() {
+            return Some(Verdict::Revoked);
         }
         let state = self.meter.state();
         if state.running > 0 {
@@ -226,6 +244,15 @@ impl Watch {
         } else {
             None
         }
+    }
+
+    /// Whether a guard says no for the second time. The first time leaves the body itself a chance
+    /// to end: it is asked whenever the client takes something, and in HTTP/2 only its stream ends.
+    fn is_revoked(&mut self) -> bool {
+        let state = self.meter.state();
+        let mut guards = state.guards.values().filter_map(Weak::upgrade);
+        let doubt = guards.any(|guard| !guard.holds());
+        std::mem::replace(&mut self.doubted, doubt) && doubt
     }
 
     fn is_reader_slow(&mut self, limits: &Limits, now: Instant, pending: impl Fn() -> Option<u64>) -> bool {
@@ -338,10 +365,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_revoked_is_cut_even_if_nobody_reads() {
+        let meter = Meter::new();
+        let mut watch = Watch::new(Arc::clone(&meter), false);
+        let holds = Arc::new(AtomicBool::new(true));
+        let asked = Arc::clone(&holds);
+        let guard = Arc::new(Guard::new(move || asked.load(Relaxed)));
+        let answer = meter.begin().answer(false, Some(&guard));
+        let now = Instant::now();
+        assert_eq!(watch.look(&limits(), now, || None), None);
+        holds.store(false, Relaxed);
+        assert_eq!(watch.look(&limits(), now, || None), None, "the body may end by itself");
+        assert_eq!(watch.look(&limits(), now, || None), Some(Verdict::Revoked));
+        drop(answer);
+        assert_eq!(watch.look(&limits(), now, || None), None);
+        assert_eq!(watch.look(&limits(), now, || None), None);
+    }
+
+    #[test]
     fn a_stream_that_stands_still_is_found() {
         let meter = Meter::new();
         let mut watch = Watch::new(Arc::clone(&meter), true);
-        let answer = meter.begin().answer(true);
+        let answer = meter.begin().answer(true, None);
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         answer.gave(100);

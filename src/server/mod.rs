@@ -20,6 +20,7 @@ mod tls;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::edge::Handler;
 use crate::error::{Error, Result};
+use crate::place::Network;
 
 use admission::Admission;
 
@@ -40,6 +42,10 @@ pub struct ServerConfig {
     pub address: SocketAddr,
     /// Certificate chain and key, for TLS.
     pub tls: Option<TlsFiles>,
+    /// Whose certificates clients may or must show; `None` asks for none. It takes TLS.
+    pub clients: Option<ClientTrust>,
+    /// Whose word is taken for where a connection comes from; `None` takes nobody's.
+    pub proxies: Option<ProxyTrust>,
     /// What connections may take.
     pub limits: Limits,
 }
@@ -51,6 +57,39 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+}
+
+/// Mutual TLS: the authorities that vouch for clients.
+///
+/// What a client proved becomes an [`auth::ClientCertificate`](crate::auth::ClientCertificate) in the
+/// extensions of its requests. Nothing else does, a header least of all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTrust {
+    /// A PEM file with the certificates of the authorities.
+    pub authorities: PathBuf,
+    /// Whether a client without a certificate is let in.
+    pub demand: ClientDemand,
+}
+
+/// Whether clients must show a certificate. One that is shown must be good in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClientDemand {
+    /// A client without one is let in, and is nobody until it presents something else.
+    Optional,
+    /// The handshake fails without one.
+    Required,
+}
+
+/// The proxies that begin their connections with a header of the PROXY protocol, version 1 or 2.
+///
+/// A connection from one of these networks *must* begin with the header, and ends if it does not; the
+/// header comes before the TLS handshake. From anywhere else a header is what it looks like, a broken
+/// request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyTrust {
+    /// Where they are.
+    pub networks: Vec<Network>,
 }
 
 /// What a connection may take, and how many there may be.
@@ -84,13 +123,31 @@ pub struct Limits {
 impl ServerConfig {
     /// Plain HTTP on `address` with the default limits.
     pub fn new(address: SocketAddr) -> ServerConfig {
-        ServerConfig { address, tls: None, limits: Limits::default() }
+        ServerConfig { address, tls: None, clients: None, proxies: None, limits: Limits::default() }
     }
 
     /// The same with TLS.
     #[must_use]
     pub fn with_tls(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> ServerConfig {
         self.tls = Some(TlsFiles { certificate: certificate.into(), key: key.into() });
+        self
+    }
+
+    /// The same, asking clients for certificates of the authorities in a PEM file.
+    #[must_use]
+    pub fn with_client_authorities(
+        mut self,
+        authorities: impl Into<PathBuf>,
+        demand: ClientDemand,
+    ) -> ServerConfig {
+        self.clients = Some(ClientTrust { authorities: authorities.into(), demand });
+        self
+    }
+
+    /// The same behind proxies in these networks, which speak the PROXY protocol.
+    #[must_use]
+    pub fn with_proxies(mut self, networks: impl IntoIterator<Item = Network>) -> ServerConfig {
+        self.proxies = Some(ProxyTrust { networks: networks.into_iter().collect() });
         self
     }
 
@@ -125,6 +182,7 @@ pub struct Server<H> {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
+    proxies: Arc<[Network]>,
     limits: Limits,
     handler: H,
 }
@@ -136,11 +194,16 @@ impl<H: Handler> Server<H> {
     /// With the address or the file in the sentence, if it cannot be listened on, or if
     /// certificate and key cannot be used.
     pub async fn bind(config: ServerConfig, handler: H) -> Result<Server<H>> {
-        let tls = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let clients = config.clients.as_ref();
+        if clients.is_some() && config.tls.is_none() {
+            return Err(Error::invalid("clients show certificates in TLS, and this server has none"));
+        }
+        let tls = config.tls.as_ref().map(|files| tls::acceptor(files, clients)).transpose()?;
         let listening = |cause| Error::io(format_args!("listening on {}", config.address), cause);
         let listener = TcpListener::bind(config.address).await.map_err(listening)?;
         let address = listener.local_addr().map_err(listening)?;
-        Ok(Server { listener, address, tls, limits: config.limits, handler })
+        let proxies = config.proxies.map(|trust| trust.networks).unwrap_or_default();
+        Ok(Server { listener, address, tls, proxies: proxies.into(), limits: config.limits, handler })
     }
 
     /// The address that is listened on, with the port that was found.
@@ -151,7 +214,7 @@ impl<H: Handler> Server<H> {
     /// Serves until `stop` is ready, then lets running requests finish for as long as
     /// [`Limits::drain`] allows, and cuts what is left.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<()> {
-        let Server { listener, tls, limits, handler, .. } = self;
+        let Server { listener, tls, proxies, limits, handler, .. } = self;
         let admission = Admission::new(&limits);
         let (stopping, stopped) = watch::channel(false);
         let mut connections = JoinSet::new();
@@ -163,18 +226,19 @@ impl<H: Handler> Server<H> {
                 // Finished tasks are collected as they go, so that the set holds living ones alone.
                 Some(ended) = connections.join_next(), if !connections.is_empty() => log_end(ended),
                 (socket, peer) = accept(&listener) => {
-                    let Some(place) = admission.admit(peer.ip()) else { continue };
+                    let proxied = proxies.iter().any(|network| network.contains(peer.ip()));
+                    let admitted = if proxied { admission.admit_proxy() } else { admission.admit(peer.ip()) };
+                    let Some(place) = admitted else { continue };
                     let task = connection::Task {
                         tls: tls.clone(),
                         limits: limits.clone(),
                         handler: handler.clone(),
+                        proxied,
                         peer,
+                        place,
                         stopped: stopped.clone(),
                     };
-                    connections.spawn(async move {
-                        task.run(socket).await;
-                        drop(place);
-                    });
+                    connections.spawn(task.run(socket));
                 }
             }
         }

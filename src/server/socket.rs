@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::meter::Meter;
+use crate::address::proxy::{self, Reading};
+use crate::error::{Error, Result};
 
 /// How long a closing connection reads on. A socket closed with unread bytes resets the
 /// connection, and the client may lose the answer that told it why.
@@ -49,8 +51,30 @@ impl Socket {
             }
         }
         let http2 = seen[..] == HTTP2_PREFACE[..];
+        // What came with a proxy's header may not have been looked at to its end.
+        seen.extend_from_slice(&self.prefix);
         self.prefix = Bytes::from(seen);
         Ok(http2)
+    }
+
+    /// Takes the header with which a proxy begins, and says for whom it connects. Bytes of the client
+    /// that came with it are kept for whoever reads next.
+    pub(super) async fn proxied(&mut self) -> Result<Reading> {
+        let failed = |cause| Error::io("reading the proxy's header", cause);
+        let mut seen = Vec::with_capacity(proxy::MAX_V1);
+        loop {
+            if self.stream.read_buf(&mut seen).await.map_err(failed)? == 0 {
+                return Err(Error::invalid("the connection ended in the proxy's header"));
+            }
+            let reading = proxy::read(&seen)?;
+            let length = match reading {
+                Reading::Incomplete => continue,
+                Reading::Local { length } | Reading::Unknown { length } => length,
+                Reading::Proxied { length, .. } => length,
+            };
+            self.prefix = Bytes::from(seen).split_off(length);
+            return Ok(reading);
+        }
     }
 
     /// The two ends of the connection, for [`unacknowledged`].

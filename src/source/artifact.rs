@@ -207,6 +207,19 @@ impl Source {
         options: &AddOptions,
         progress: AddProgress<'_>,
     ) -> Result<Added> {
+        self.add_tree_if(&|_| Ok(()), repository, under, directory, options, progress).await
+    }
+
+    /// As [`add_tree`](Source::add_tree), if `permit` has nothing against any of the paths.
+    pub(super) async fn add_tree_if(
+        &self,
+        permit: &(dyn Fn(&ArtifactPath) -> Result<()> + Send + Sync),
+        repository: &RepositoryName,
+        under: Option<&ArtifactPath>,
+        directory: &Path,
+        options: &AddOptions,
+        progress: AddProgress<'_>,
+    ) -> Result<Added> {
         check_options(options)?;
         let found = {
             let directory = directory.to_owned();
@@ -220,6 +233,7 @@ impl Source {
                 None => ArtifactPath::new(&relative),
             };
             let path = path.map_err(|error| error.context(file.display()))?;
+            permit(&path)?;
             if let Some(other) = folded.insert(path.folded(), file.clone()) {
                 return Err(Error::new(
                     ErrorKind::Conflict,

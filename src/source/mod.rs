@@ -9,9 +9,11 @@
 //! [`converge`](Source::converge) compares it with what each edge has proven and sends what is
 //! missing, to every edge on its own.
 
+mod actor;
 #[cfg(feature = "delta")]
 mod airgap;
 mod artifact;
+mod change;
 mod check;
 mod converge;
 #[cfg(feature = "client")]
@@ -19,6 +21,8 @@ mod dial;
 mod edges;
 mod file;
 mod keys;
+mod pairing;
+mod propagation;
 mod query;
 mod record;
 mod release;
@@ -35,9 +39,11 @@ use std::sync::Arc;
 use futures_util::lock::Mutex;
 use serde::{Deserialize, Serialize};
 
+pub use self::actor::{Actor, Authority, Operator};
 #[cfg(feature = "delta")]
 pub use self::airgap::{AirGapOptions, Recorded, VOLUME_SIZE};
 pub use self::artifact::{AddEvent, AddOptions, AddProgress, Added, Artifact, MAX_TAGS, Repository};
+pub use self::change::{Change, ChangeRecord, ChangeState};
 pub use self::converge::{
     ContactRecord, ConvergeOptions, ConvergeProgress, Dial, EdgeOutcome, EdgeStatus, ReceiptRecord,
 };
@@ -45,6 +51,8 @@ pub use self::converge::{
 pub use self::dial::HttpDial;
 pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
 pub use self::keys::{NewKey, Ring, Role};
+pub use self::pairing::{PairOptions, PairingRecord};
+pub use self::propagation::{KeyState, KeyStatus, Propagation};
 pub use self::query::{MAX_DEPTH, MAX_QUERY, Query};
 pub use self::selection::Selection;
 pub use self::state::{
@@ -64,6 +72,7 @@ use crate::distribute::Planner;
 #[cfg(all(feature = "redb", feature = "delta"))]
 use crate::distribute::PlannerOptions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::SigningKey;
 use crate::meta::{Batch, MetadataStore};
 use crate::name::Tenant;
 use crate::secret::Secret;
@@ -135,6 +144,8 @@ pub struct Source {
     planner: Option<Planner>,
     /// Held while records come to name blobs, and while blobs without a record are removed.
     blobs_in_use: Mutex<()>,
+    /// The identity key, once it was asked for.
+    identity: std::sync::Mutex<Option<Arc<SigningKey>>>,
 }
 
 impl Source {
@@ -254,12 +265,18 @@ impl Source {
             #[cfg(feature = "delta")]
             planner: None,
             blobs_in_use: Mutex::new(()),
+            identity: std::sync::Mutex::default(),
         })
     }
 
     /// Who this source is.
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// The store that holds its records, and those of what governs it.
+    pub fn meta(&self) -> &Arc<dyn MetadataStore> {
+        self.records.store()
     }
 
     /// The store that holds the artifacts' bytes.

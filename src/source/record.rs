@@ -71,6 +71,10 @@ impl Records {
         Records { store }
     }
 
+    pub(super) fn store(&self) -> &Arc<dyn MetadataStore> {
+        &self.store
+    }
+
     pub(super) async fn entry(&self, key: &[u8]) -> Result<Option<Entry>> {
         self.store.get(key).await
     }

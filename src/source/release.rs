@@ -105,6 +105,17 @@ impl Source {
         version: &Version,
         aliases: &[String],
     ) -> Result<BundleRecord> {
+        self.sign_as(name, version, aliases, None).await
+    }
+
+    /// As [`sign_bundle`](Source::sign_bundle), noting who does it.
+    pub(super) async fn sign_as(
+        &self,
+        name: &BundleName,
+        version: &Version,
+        aliases: &[String],
+        by: Option<&str>,
+    ) -> Result<BundleRecord> {
         let mut signers = Vec::new();
         let ring = self.ring(Role::Release).await?;
         let wanted: Vec<Option<&str>> = match aliases {
@@ -126,6 +137,7 @@ impl Source {
                         alias: alias.clone(),
                         sig: STANDARD.encode(signer.sign(pae, now)?),
                         at: now,
+                        by: by.map(str::to_owned),
                     });
                 }
             }
@@ -146,6 +158,18 @@ impl Source {
         alias: Option<&str>,
         signature: &[u8],
     ) -> Result<BundleRecord> {
+        self.attach_as(name, version, alias, signature, None).await
+    }
+
+    /// As [`attach_signature`](Source::attach_signature), noting who does it.
+    pub(super) async fn attach_as(
+        &self,
+        name: &BundleName,
+        version: &Version,
+        alias: Option<&str>,
+        signature: &[u8],
+        by: Option<&str>,
+    ) -> Result<BundleRecord> {
         let ring = self.ring(Role::Release).await?;
         let candidates: Vec<_> = match alias {
             Some(alias) => vec![ring.keys.pair(alias)?],
@@ -165,6 +189,7 @@ impl Source {
                             alias: pair.alias.clone(),
                             sig: STANDARD.encode(signature),
                             at: now,
+                            by: by.map(str::to_owned),
                         };
                         return Ok(if known { Vec::new() } else { vec![made] });
                     }
@@ -276,24 +301,8 @@ impl Source {
         reason: &str,
         legal: bool,
     ) -> Result<BundleRecord> {
-        if reason.trim().is_empty() || reason.len() > 1024 || reason.chars().any(char::is_control) {
-            return Err(Error::invalid("a withdrawal needs a reason of 1 to 1024 bytes on one line"));
-        }
         for _ in 0..ATTEMPTS {
-            let (mut record, entry) = self.require(name, version).await?;
-            match record.state() {
-                BundleState::Signed => {}
-                BundleState::Draft => {
-                    let message = format!("the bundle {name} {version} is a draft: discard it instead");
-                    return Err(Error::new(ErrorKind::Conflict, message));
-                }
-                BundleState::Withdrawn => {
-                    return Err(record.withdrawn.as_ref().map_or_else(
-                        || Error::new(ErrorKind::Internal, "a withdrawn bundle has no withdrawal"),
-                        |withdrawn| gone(&record, withdrawn),
-                    ));
-                }
-            }
+            let (mut record, entry) = self.withdrawable(name, version, reason).await?;
             record.withdrawn =
                 Some(WithdrawalRecord { reason: reason.to_owned(), legal, at: self.clock.now() });
             let at = bundle_key(name, version);
@@ -310,6 +319,27 @@ impl Source {
             }
         }
         Err(lost_race("withdrawing the bundle"))
+    }
+
+    /// A bundle that may be withdrawn for `reason`, with the entry its record was read from.
+    pub(super) async fn withdrawable(
+        &self,
+        name: &BundleName,
+        version: &Version,
+        reason: &str,
+    ) -> Result<(BundleRecord, Entry)> {
+        if reason.trim().is_empty() || reason.len() > 1024 || reason.chars().any(char::is_control) {
+            return Err(Error::invalid("a withdrawal needs a reason of 1 to 1024 bytes on one line"));
+        }
+        let (record, entry) = self.require(name, version).await?;
+        if record.state() == BundleState::Draft {
+            let message = format!("the bundle {name} {version} is a draft: discard it instead");
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        match &record.withdrawn {
+            Some(withdrawn) => Err(gone(&record, withdrawn)),
+            None => Ok((record, entry)),
+        }
     }
 
     /// Discards a draft.
@@ -499,7 +529,11 @@ impl Source {
         entry.map(|entry| Ok((decode(&entry)?, entry))).transpose()
     }
 
-    async fn require(&self, name: &BundleName, version: &Version) -> Result<(BundleRecord, Entry)> {
+    pub(super) async fn require(
+        &self,
+        name: &BundleName,
+        version: &Version,
+    ) -> Result<(BundleRecord, Entry)> {
         self.bundle_entry(name, version)
             .await?
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no bundle {name} {version}")))

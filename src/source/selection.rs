@@ -13,6 +13,8 @@ pub struct Selection {
     patterns: Vec<Pattern>,
     labels: BTreeSet<String>,
     query: Option<Query>,
+    /// Nothing but these places, where they were judged one by one.
+    only: Option<BTreeSet<String>>,
 }
 
 impl Selection {
@@ -47,6 +49,13 @@ impl Selection {
         self
     }
 
+    /// The same selection, narrowed to these artifacts: one that comes meanwhile is not selected.
+    #[must_use]
+    pub(super) fn limited_to(mut self, artifacts: &[Artifact]) -> Selection {
+        self.only = Some(artifacts.iter().map(Artifact::place).collect());
+        self
+    }
+
     /// Whether nothing was asked, so that nothing is selected.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty() && self.labels.is_empty() && self.query.is_none()
@@ -60,6 +69,7 @@ impl Selection {
     /// Whether `artifact` is selected.
     pub fn matches(&self, artifact: &Artifact) -> bool {
         !self.is_empty()
+            && self.only.as_ref().is_none_or(|only| only.contains(&artifact.place()))
             && self.labels.is_subset(&artifact.labels)
             && (self.patterns.is_empty() || {
                 let place = artifact.place();
@@ -71,7 +81,7 @@ impl Selection {
     /// The characters that `repository/path` of every selected artifact begins with.
     pub(super) fn literal_prefix(&self) -> String {
         match self.patterns.as_slice() {
-            [only] => only.literal_prefix(),
+            [only] => only.literal_prefix().to_owned(),
             _ => String::new(),
         }
     }

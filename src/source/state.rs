@@ -71,6 +71,10 @@ pub struct SignatureRecord {
     pub sig: String,
     /// When it was made or attached.
     pub at: Timestamp,
+    /// Who made or attached it, as a principal prints, if it came through an
+    /// [`Actor`](super::Actor).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// What an SBOM of a bundle says of itself.

@@ -10,10 +10,11 @@ use distedge::bundle::{
 use distedge::clock::Timestamp;
 use distedge::delta::pack::{Descriptor, PartHead, Role, Writer};
 use distedge::digest::{Checksums, Digest};
+use distedge::geo::StaticGeo;
 use distedge::key::{Algorithm, KeySet, Signer, SigningKey, TrustedKey};
 
 #[path = "../../fuzz/src/lib.rs"]
-mod oracle;
+pub(crate) mod oracle;
 
 const NOW: Timestamp = Timestamp::from_unix(1_795_323_600);
 
@@ -88,8 +89,25 @@ fn made() -> Vec<Seed> {
     for (at, line) in PATTERNS.lines().enumerate() {
         seeds.push(("pattern", format!("{at:02}"), line.replace(' ', "\n").into_bytes()));
     }
+    for (way, fields) in [FORWARDED_FOR, FORWARDED].into_iter().enumerate() {
+        for (at, field) in fields.lines().enumerate() {
+            let bytes = [&[way as u8], field.replace('|', "\n").as_bytes()].concat();
+            seeds.push(("address", format!("{way}-{at:02}"), bytes));
+        }
+    }
+    for (at, header) in PROXY.iter().enumerate() {
+        seeds.push(("address", format!("2-{at:02}"), [b"\x02", *header].concat()));
+    }
+    for (at, line) in POLICIES.lines().enumerate() {
+        let bytes = [line.as_bytes(), b"\n", &drawn(at as u64 + 1, 300)].concat();
+        seeds.push(("policy", format!("json-{at:02}"), bytes));
+    }
+    for at in 0..12 {
+        seeds.push(("policy", format!("drawn-{at:02}"), [vec![0], drawn(at + 50, 600)].concat()));
+    }
     documents(&mut seeds);
     packs(&mut seeds);
+    databases(&mut seeds);
     for (at, fixture) in oracle::FIXTURES.iter().enumerate() {
         let index = at as u8;
         let mut seed = |way: u8, bytes: &[u8]| {
@@ -105,6 +123,57 @@ fn made() -> Vec<Seed> {
     seeds
 }
 
+/// Bytes that look like chance and are the same at every run.
+fn drawn(seed: u64, count: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+const FORWARDED_FOR: &str = "\
+10.0.0.1, 198.51.100.7
+10.0.0.1|198.51.100.7
+198.51.100.7, 192.0.2.9
+unknown
+1.2.3.4:99
+[::1]:80
+1.2.3.4,,
+2001:db8:2::1,2001:db8:1::9
+64:ff9b::808:808
+10.0.0.1, 2002:c633:6407::1";
+
+const FORWARDED: &str = "\
+for=10.0.0.1, for=198.51.100.7;by=203.0.113.43
+for=10.0.0.1|proto=https;For=\"198.51.100.7:4711\"
+for=\"[2001:db8:cafe::17]:_p\", for=192.0.2.9
+for=unknown
+for=_hidden, for=192.0.2.9
+for=10.0.0.1;by=\", for=\"[2001:db8:cafe::17]\"
+for=\"1\\92.0.2.9\";;for=1
+for=10.0.0.1,";
+
+const PROXY: [&[u8]; 6] = [
+    b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\nGET",
+    b"PROXY TCP6 2001:db8::7 ::1 0 65535\r\n",
+    b"PROXY UNKNOWN\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc6\x33\x64\x01\xdc\x04\x01\xbb",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0GET",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x21\xff\xff",
+];
+
+const POLICIES: &str = r#"{"grant":[{"name":"all","to":["authenticated","anonymous"],"may":["read","list"],"on":["files/**"]}],"restrict":[{"name":"office","on":["files/shop/**"],"networks":{"allow":["office"],"deny":["10.0.0.1"]}}],"networks":{"office":["10.0.0.0/8"]}}
+{"grant":[{"name":"ops","to":["group:ops"],"may":["read"],"on":["*"]}],"groups":{"ops":["user:ann","service:ci"]},"steer":[{"name":"one","repository":"files","from":"shop/current/**","to":"shop/{version}/**","bundle":"shop","choose":[{"countries":["DE"],"languages":["de"],"version":"1.0"},{"languages":["fr"],"alias":"stable"}],"otherwise":{"version":"2.0"}}]}
+{"restrict":[{"name":"hours","bundles":["shop"],"versions":["1.*"],"hours":["mon-fri 08:00-18:00"],"principals":["link","use-case:peer"],"actions":["read","mint"]}],"duties":{"signer_may_not_distribute":true,"four_eyes":["distribute"]},"geo":{"max_age_days":30,"stale":"serve"},"description":"x"}
+{"networks":{"bad":["10.0.0.5/8"]}}
+{"restrict":[{"name":"a","networks":{"allow":["0.0.0.0/0"]}}]}
+{"grants":[]}
+{"a":1,"a":2}"#;
+
 fn lines(target: &'static str, text: &str, seeds: &mut Vec<Seed>) {
     for (at, line) in text.lines().enumerate() {
         seeds.push((target, format!("{at:02}"), line.as_bytes().to_vec()));
@@ -117,6 +186,25 @@ fn dearmored(armored: &[u8]) -> Option<Vec<u8>> {
     let (_, body) = text.split_once("\n\n")?;
     let body: String = body.lines().take_while(|line| !line.starts_with(['=', '-'])).collect();
     base64::engine::general_purpose::STANDARD.decode(body).ok()
+}
+
+/// Databases of ours and of others, and corrupt ones that are small enough.
+fn databases(seeds: &mut Vec<Seed>) {
+    let lists = ["192.0.2.0/24,DE", "0.0.0.0/1,DE\n128.0.0.0/2,FR\n2001:db8::/32,PL\n2001:db8:8000::/33,DE"];
+    for (at, list) in lists.into_iter().enumerate() {
+        let geo = StaticGeo::parse(list).unwrap();
+        seeds.push(("mmdb", format!("own-{at}"), geo.to_database("Own-Country", "A seed", NOW).unwrap()));
+    }
+    for folder in ["good", "corrupt"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/geo").join(folder);
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            if bytes.len() < 20_000 {
+                seeds.push(("mmdb", path.file_stem().unwrap().to_str().unwrap().to_owned(), bytes));
+            }
+        }
+    }
 }
 
 fn packs(seeds: &mut Vec<Seed>) {

@@ -13,6 +13,8 @@ mod fuzz_replay;
 mod hostile;
 mod http;
 mod lane;
+mod link;
+mod policy;
 mod process;
 mod source;
 mod store;

@@ -4,18 +4,19 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use distedge::blob::{BlobStoreExt as _, MemoryBlobStore};
+use distedge::blob::{BlobStore, BlobStoreExt as _, MemoryBlobStore};
 use distedge::bundle::{Constraints, Envelope, STATEMENT_PAYLOAD, Statement};
+use distedge::catalog::Catalog;
 use distedge::digest::Digest;
-use distedge::distribute::{Events, Options, converge};
+use distedge::distribute::{Events, Options, Receiver, converge};
 use distedge::error::{ErrorKind, Result};
 use distedge::key::{Revocation, Signer};
-use distedge::meta::{Batch, MemoryStore};
+use distedge::meta::{Batch, MemoryStore, MetadataStore};
 use distedge::transport::{Answer, Call, Transport, Verb};
 use serde_json::Value;
 
 use super::house::{A_BIN, Lane, shop};
-use crate::support::{House, LoopTransport, NOW, TOKEN, TestEdge, name};
+use crate::support::{FixedClock, House, LoopTransport, NOW, TOKEN, TestEdge, identity, name};
 
 /// An edge that wants what it was not offered.
 #[derive(Debug)]
@@ -321,4 +322,55 @@ async fn a_receipt_is_no_bundle_and_a_bundle_no_receipt() {
     let sealed = Envelope::seal(STATEMENT_PAYLOAD, b"{}".to_vec(), &[&*signer as &dyn Signer], NOW).unwrap();
     let error = distedge::bundle::Receipt::verify(&sealed.to_json(), &signer.public_key(), NOW).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+/// Two tenants share a blob store. One read the digest of the other's private artifact in a manifest
+/// and named it in a bundle of its own: it committed without ever having had the bytes, and served them.
+#[tokio::test]
+async fn a_digest_is_no_proof_of_having_the_bytes() {
+    let secret = b"of another tenant";
+    let digest = Digest::of(secret);
+    for resumable in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs: Arc<dyn BlobStore> = match resumable {
+            true => Arc::new(distedge::blob::FsBlobStore::open(dir.path()).unwrap()),
+            false => Arc::new(MemoryBlobStore::new()),
+        };
+        let meta: Arc<dyn MetadataStore> = Arc::new(MemoryStore::new());
+        let open = async || {
+            let catalog = Catalog::open(meta.clone(), name("default")).await.unwrap();
+            let identity = Arc::new(identity("e1"));
+            let opened =
+                Receiver::open(catalog, blobs.clone(), FixedClock::new(), name("e1"), identity).await;
+            opened.unwrap().with_shared_blobs()
+        };
+        blobs.put(Bytes::from_static(secret)).await.unwrap();
+        let mut house = House::new(&["e1"]);
+        house.release("shop", "1.0", 1, &[("a/stolen", secret), ("a/own", b"own bytes")]).await;
+        let offer = house.bundles.values().next().unwrap().clone();
+        let receiver = open().await;
+        receiver.accept_trust(house.next_trust()).await.unwrap();
+        let want = receiver.offer(&offer.envelope).await.unwrap().want;
+        assert_eq!(want.len(), 2, "what another tenant stored is not this one's: {want:?}");
+        let send = async |receiver: &Receiver, digest: &Digest, offset, bytes: &'static [u8]| {
+            let chunk = Ok(Bytes::from_static(bytes));
+            receiver.upload(digest, offset, Box::pin(futures_util::stream::iter([chunk]))).await
+        };
+        send(&receiver, &Digest::of(b"own bytes"), 0, b"own bytes").await.unwrap();
+        let refused = receiver.commit(&offer.name, &offer.version).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Conflict, "{refused}");
+        // A part is not enough, neither the end nor a beginning that somebody else may have sent.
+        let answer = send(&receiver, &digest, 16, b"t").await.unwrap();
+        assert_eq!((answer.have, answer.taken), (0, false));
+        assert_eq!(receiver.position(&digest).await.unwrap().have, 0);
+        let lied = send(&receiver, &digest, 0, b"of another tenanx").await.unwrap_err();
+        assert_eq!(lied.kind(), ErrorKind::Mismatch);
+        assert!(receiver.commit(&offer.name, &offer.version).await.is_err());
+        assert_eq!(blobs.read(&digest, 17).await.unwrap().unwrap(), secret.as_slice());
+        // Whoever has all the bytes shows them once, and that outlives a restart.
+        send(&receiver, &digest, 0, secret).await.unwrap();
+        let receiver = open().await;
+        assert!(receiver.offer(&offer.envelope).await.unwrap().want.is_empty());
+        receiver.commit(&offer.name, &offer.version).await.unwrap();
+    }
 }

@@ -3,6 +3,7 @@
 mod framing;
 mod integrity;
 mod limits;
+mod peers;
 mod ranges;
 pub(crate) mod rig;
 mod target;

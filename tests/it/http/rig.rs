@@ -176,7 +176,8 @@ impl Site {
         let path = admitted.target.segments().join("/");
         let missing = || Error::new(ErrorKind::NotFound, "there is no such artifact");
         let artifact = self.artifacts.get(&path).ok_or_else(missing)?;
-        let mut response = content::respond(parts, artifact, &self.verifier).await?;
+        let mut response =
+            content::respond(&content::select(parts, artifact, false)?, artifact, &self.verifier).await?;
         let delivered = Arc::clone(&self.delivered);
         response.body_mut().on_end(move |end| delivered.lock().unwrap().push(end));
         Ok(response)

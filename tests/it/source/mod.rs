@@ -4,6 +4,7 @@ mod artifacts;
 mod bundles;
 mod command;
 mod converge;
+mod duties;
 mod query;
 mod trust;
 

@@ -1,0 +1,5 @@
+//! Signed URLs as others see them: vectors, spoiled tokens, a second verifier, CDN libraries.
+
+mod cdn;
+mod spoiled;
+mod vector;
