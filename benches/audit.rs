@@ -46,7 +46,8 @@ fn durable(path: &Path, key: &Arc<SigningKey>) {
                 std::thread::spawn(move || {
                     let mut times = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
-                        let event = Event::new(SystemClock.now(), kind::LINK_MINTED, &user(7)).about("01J8ZQ");
+                        let event =
+                            Event::new(SystemClock.now(), kind::LINK_MINTED, &user(7)).about("01J8ZQ");
                         let begun = Instant::now();
                         block_on(log.record_durable(event)).unwrap();
                         times.push(begun.elapsed());
@@ -82,7 +83,9 @@ fn downloads(path: &Path, key: &Arc<SigningKey>, entries: u64) -> TileLog {
     let now = SystemClock.now();
     let users: Vec<Principal> = (0..100).map(user).collect();
     let paths: Vec<ArtifactPath> = (0..1_000)
-        .map(|n| ArtifactPath::new(&format!("org/acme/shop/app/1.4.{n}/app-1.4.{n}-linux-x86_64.tar.gz")).unwrap())
+        .map(|n| {
+            ArtifactPath::new(&format!("org/acme/shop/app/1.4.{n}/app-1.4.{n}-linux-x86_64.tar.gz")).unwrap()
+        })
         .collect();
     let (repository, bundle) =
         (RepositoryName::new("generic-local").unwrap(), BundleName::new("shop").unwrap());
@@ -149,7 +152,10 @@ fn proofs(log: &TileLog) {
     }
     times.sort();
     let p99 = times[times.len() * 99 / 100].as_secs_f64() * 1e3;
-    println!("inclusion proof at {size} entries: p99 {p99:.2} ms (goal: <= 5 at 10^7)  {}", verdict(p99 <= 5.0));
+    println!(
+        "inclusion proof at {size} entries: p99 {p99:.2} ms (goal: <= 5 at 10^7)  {}",
+        verdict(p99 <= 5.0)
+    );
 }
 
 fn verified(path: &Path, key: &Arc<SigningKey>) {
@@ -191,7 +197,9 @@ fn scratch() -> PathBuf {
 fn size(path: &Path) -> u64 {
     let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap());
     entries
-        .map(|entry| if entry.path().is_dir() { size(&entry.path()) } else { entry.metadata().unwrap().len() })
+        .map(
+            |entry| if entry.path().is_dir() { size(&entry.path()) } else { entry.metadata().unwrap().len() },
+        )
         .sum()
 }
 

@@ -367,6 +367,17 @@ impl TileLog {
         self.shared.people.ids(subject)
     }
 
+    /// What stands for a principal where its name must not stand: a keyed hash that stays the same, and
+    /// that [`names`](TileLog::names) turns back as long as the person is not erased.
+    pub fn pseudonym(&self, subject: &str) -> String {
+        self.shared.people.pseudonym(subject)
+    }
+
+    /// The principals behind pseudonyms, as far as they are not erased.
+    pub fn names(&self, pseudonyms: &HashSet<String>) -> Result<HashMap<String, String>> {
+        self.shared.people.names_of(pseudonyms)
+    }
+
     /// Erases a person, `user:alice` or an address: what the log holds of them cannot be read or
     /// guessed any more, and the log verifies as before. `by` is who asked for it. Answers how many
     /// records there were.

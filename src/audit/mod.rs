@@ -9,6 +9,7 @@ mod keeper;
 mod log;
 mod note;
 mod person;
+mod query;
 mod recover;
 pub mod segment;
 mod tar;
@@ -31,6 +32,7 @@ pub use note::{
     Checkpoint, MAX_NOTE, MAX_SIGNATURES, NoteSignature, Observed, Witness, origin, verifier_key,
 };
 pub use person::Person;
+pub use query::{Line, LogQuery, MAX_PAGE, Page};
 pub use tile::{TILE, entries_path, parse_number_path, tile_path};
 pub use verify::{Flaw, Report, Trusted, verify};
 

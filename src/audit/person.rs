@@ -253,6 +253,33 @@ impl People {
         Ok(ids)
     }
 
+    /// A keyed hash of a subject that stays the same.
+    pub(super) fn pseudonym(&self, subject: &str) -> String {
+        format!("~{}", URL_SAFE_NO_PAD.encode(tag(&self.lock().tags, &canonical(subject))))
+    }
+
+    /// The principals behind pseudonyms.
+    pub(super) fn names_of(&self, pseudonyms: &HashSet<String>) -> Result<HashMap<String, String>> {
+        // The last record of each is as good as every other.
+        let mut records: HashMap<String, String> = HashMap::new();
+        {
+            let _state = self.lock();
+            let during = |cause| Error::io(format_args!("reading {}", self.directory.display()), cause);
+            for name in self.names(".keys").map_err(during)? {
+                let keys = disk::read(&*self.disk, &self.directory.join(&name)).map_err(during)?;
+                let keys = Zeroizing::new(keys);
+                for record in keys.as_chunks::<KEYS>().0.iter().filter(|record| is_whole(record)) {
+                    let pseudonym = format!("~{}", URL_SAFE_NO_PAD.encode(&record[ID..ID + 16]));
+                    if pseudonyms.contains(&pseudonym) {
+                        records.insert(pseudonym, URL_SAFE_NO_PAD.encode(&record[..ID]));
+                    }
+                }
+            }
+        }
+        let people = self.resolve(&records.values().cloned().collect())?;
+        Ok(records.into_iter().filter_map(|(name, id)| Some((name, people.get(&id)?.who.clone()))).collect())
+    }
+
     /// Removes the records of the months before `moment`'s.
     pub(super) fn forget_before(&self, moment: Timestamp) -> std::io::Result<()> {
         let _state = self.lock();
