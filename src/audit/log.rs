@@ -169,6 +169,11 @@ impl TileLog {
         &self.shared.origin
     }
 
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.shared.directory
+    }
+
     /// The key that signs its checkpoints.
     pub fn key(&self) -> PublicKey {
         self.shared.signer.public_key()
@@ -415,6 +420,12 @@ impl Shared {
             let message = format!("another process has the audit log {} open", directory.display());
             Error::new(ErrorKind::Unavailable, message)
         })?;
+        // Exports that were being written when a process died.
+        for name in disk.list(directory).map_err(during)? {
+            if name.starts_with("export-") && name.ends_with(".part") {
+                disk.remove(&directory.join(name)).map_err(during)?;
+            }
+        }
         let people = People::open(Arc::clone(&disk), directory)?;
         let tiles = TileStore::new(Arc::clone(&disk), directory);
         let latest = read_note(&*disk, &directory.join("checkpoint"))?;
