@@ -7,6 +7,7 @@
 //! `edge.toml` beside this file shows every key of the configuration.
 
 mod airgap;
+mod audit;
 mod config;
 mod geo;
 mod identity;
@@ -96,6 +97,13 @@ enum Command {
         /// Where to.
         file: PathBuf,
     },
+    /// The audit log: verify it offline, ask a running edge.
+    Audit {
+        #[command(subcommand)]
+        command: audit::Command,
+    },
+    /// Count the downloads of a running edge.
+    Downloads(audit::Downloads),
     /// Geo databases: make one, look into one.
     Geo {
         #[command(subcommand)]
@@ -181,8 +189,11 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     if let Some(Command::Verify { volumes }) = &arguments.command {
         return Ok(airgap::verify(volumes)?);
     }
-    if let Some(Command::Geo { command }) = &arguments.command {
-        return geo::run(command);
+    match &arguments.command {
+        Some(Command::Geo { command }) => return geo::run(command),
+        Some(Command::Audit { command }) => return audit::run(command).await,
+        Some(Command::Downloads(command)) => return command.run().await,
+        _ => {}
     }
     if let Some(Command::Link { command }) = &arguments.command {
         return say(link::run(command).await?);
@@ -201,7 +212,9 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
         }
         Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data, &file).await?),
         // Answered above: they need no data directory.
-        Some(Command::Verify { .. } | Command::Geo { .. }) => Ok(()),
+        Some(
+            Command::Verify { .. } | Command::Geo { .. } | Command::Audit { .. } | Command::Downloads(_),
+        ) => Ok(()),
         Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data, config.tenant).await?),
         Some(Command::Token { command: TokenCommand::Remove { name } }) => {
             Ok(token::remove(&data, config.tenant, &name).await?)

@@ -287,6 +287,9 @@ impl Edge {
         if let Some(links) = &self.inner.governance.links {
             links.upkeep(self.inner.receiver.now()).await?;
         }
+        if let Some(downloads) = &self.inner.governance.downloads {
+            downloads.catch_up().await?;
+        }
         self.inner.receiver.catalog().keep_time().await
     }
 

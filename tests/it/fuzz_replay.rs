@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use distedge::audit::segment::{Head, Segment, Tail};
 use distedge::bundle::{
     Assignment, BundleRef, Constraints, EdgeEntry, Envelope, Evidence, Item, Receipt, STATEMENT_PAYLOAD,
     Source, Statement, TrustDocument, Withdrawal,
@@ -108,6 +109,7 @@ fn made() -> Vec<Seed> {
     documents(&mut seeds);
     packs(&mut seeds);
     links(&mut seeds);
+    segments(&mut seeds);
     databases(&mut seeds);
     for (at, fixture) in oracle::FIXTURES.iter().enumerate() {
         let index = at as u8;
@@ -206,6 +208,37 @@ fn databases(seeds: &mut Vec<Seed>) {
             }
         }
     }
+}
+
+/// Segments of the audit log: good, torn, with stale bytes behind, with a note for an entry.
+fn segments(seeds: &mut Vec<Seed>) {
+    let entry = |seq: u64, rest: &str| {
+        format!("{{\"seq\":{seq},\"t\":\"2026-11-22T05:00:00Z\",\"kind\":{rest}}}").into_bytes()
+    };
+    let note = "log\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n\u{2014} log AAAAAAA=\n";
+    let segment = Segment {
+        head: Head { first: 3, open: vec![1, 2] },
+        entries: vec![
+            entry(3, "\"download.start\",\"who\":\"user:~AAAA\",\"ip\":\"192.0.2.0/24~AAAA\",\"req\":1"),
+            entry(
+                4,
+                "\"download.end\",\"of\":3,\"res\":{\"bytes\":7,\"range\":[0,6],\"complete\":true},\"req\":1",
+            ),
+            entry(5, "\"auth.failed\",\"res\":{\"reason\":\"\\u001b[2J\\n\"}"),
+            note.as_bytes().to_vec(),
+        ],
+        tail: Tail::Clean,
+        length: 0,
+    };
+    let whole = segment.to_bytes();
+    let mut seed = |name: &str, bytes: &[u8]| seeds.push(("audit_segment", name.into(), bytes.to_vec()));
+    seed("whole", &whole);
+    seed("filled", &[&whole[..], &[0; 600]].concat());
+    seed("torn", &whole[..whole.len() - 9]);
+    seed("head", &whole[..40]);
+    let shorter = Segment { entries: segment.entries[..2].to_vec(), ..segment }.to_bytes();
+    seed("stale", &[&shorter[..], &whole[shorter.len() - 30..]].concat());
+    seed("damaged-head", &[b"deaudit2", &whole[8..]].concat());
 }
 
 fn packs(seeds: &mut Vec<Seed>) {

@@ -22,6 +22,9 @@
 //! | `/api/v1/link-policies/{id}` | GET; PUT, DELETE | `mint`; `administer` |
 //! | `/api/v1/link-revocations` | GET, POST | `receive` |
 //! | `/artifactory/api/signed/url`, `…/{id}` | POST; DELETE | as `/api/v1/links` |
+//! | `/api/v1/audit`, `…/status`, `…/checkpoint`, `…/tile/…`, `…/proof/…`, `…/export` | GET | `audit` |
+//! | `/api/v1/audit/cosignature`, `…/erase` | POST | `audit`; `administer` |
+//! | `/api/v1/downloads` | GET | `audit` |
 //! | `/api/v1/gc`, `/api/v1/scrub` | POST | `administer` |
 //! | `/api/v1/tokens`, `…/{id}` | GET, POST; GET, DELETE | `administer`; one's own: its user |
 //! | `/api/v1/pairings`, `…/{id}`, `…/tokens` | GET; GET, DELETE; POST | `administer`; one's own: its peer |
@@ -31,6 +34,7 @@
 //! | `/api/v1/policy/check`, `…/rollback`, `…/replay`, `/api/v1/explain` | POST | `administer` |
 //! | `/access/api/v1/service_trust/…` | POST, DELETE | the same, as clients of Artifactory ask |
 
+mod audit;
 mod link;
 mod pairing;
 mod past;
@@ -140,6 +144,8 @@ pub(super) async fn route(
         ["api", "v1", "repositories"] => call.repositories().await,
         ["api", "v1", "repositories", name] => call.repository(name, body).await,
         ["api", "v1", "events"] => call.events().await,
+        ["api", "v1", "audit", rest @ ..] => call.audit(rest, body).await,
+        ["api", "v1", "downloads"] => call.downloads().await,
         ["api", "v1", "gc"] => {
             call.methods("POST")?;
             call.may(Action::Administer, Resource::Edge)?;
