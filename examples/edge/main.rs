@@ -192,7 +192,7 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
         }
         Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data, &file).await?),
         // Answered above: they need no data directory.
-        Some(Command::Verify { .. } | Command::Geo { .. }) => Ok(()),
+        Some(Command::Verify { .. } | Command::Geo { .. } | Command::Policy { .. }) => Ok(()),
         Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data, config.tenant).await?),
         Some(Command::Token { command: TokenCommand::Remove { name } }) => {
             Ok(token::remove(&data, config.tenant, &name).await?)
