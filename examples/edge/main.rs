@@ -7,9 +7,11 @@
 //! `edge.toml` beside this file shows every key of the configuration.
 
 mod airgap;
+mod audit;
 mod config;
 mod geo;
 mod identity;
+mod link;
 mod maintenance;
 mod policy;
 mod remote;
@@ -95,10 +97,22 @@ enum Command {
         /// Where to.
         file: PathBuf,
     },
+    /// The audit log: verify it offline, ask a running edge.
+    Audit {
+        #[command(subcommand)]
+        command: audit::Command,
+    },
+    /// Count the downloads of a running edge.
+    Downloads(audit::Downloads),
     /// Geo databases: make one, look into one.
     Geo {
         #[command(subcommand)]
         command: geo::Command,
+    },
+    /// Signed URLs of a running edge.
+    Link {
+        #[command(subcommand)]
+        command: link::LinkCommand,
     },
     /// Who may do what, from where: the policy of a running edge.
     Policy {
@@ -175,8 +189,14 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     if let Some(Command::Verify { volumes }) = &arguments.command {
         return Ok(airgap::verify(volumes)?);
     }
-    if let Some(Command::Geo { command }) = &arguments.command {
-        return geo::run(command);
+    match &arguments.command {
+        Some(Command::Geo { command }) => return geo::run(command),
+        Some(Command::Audit { command }) => return audit::run(command).await,
+        Some(Command::Downloads(command)) => return command.run().await,
+        _ => {}
+    }
+    if let Some(Command::Link { command }) = &arguments.command {
+        return say(link::run(command).await?);
     }
     if let Some(Command::Policy { command }) = arguments.command {
         return policy::run(command).await;
@@ -192,7 +212,13 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
         }
         Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data, &file).await?),
         // Answered above: they need no data directory.
-        Some(Command::Verify { .. } | Command::Geo { .. } | Command::Policy { .. }) => Ok(()),
+        Some(
+            Command::Verify { .. }
+            | Command::Geo { .. }
+            | Command::Audit { .. }
+            | Command::Policy { .. }
+            | Command::Downloads(_),
+        ) => Ok(()),
         Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data, config.tenant).await?),
         Some(Command::Token { command: TokenCommand::Remove { name } }) => {
             Ok(token::remove(&data, config.tenant, &name).await?)
@@ -230,7 +256,7 @@ async fn check(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     elsewhere.address = SocketAddr::from(([127, 0, 0, 1], 0));
     Server::bind(elsewhere, Serving::default()).await.map_err(|error| Failure::usage(error.to_string()))?;
     config.edge()?;
-    config.geo.open()?;
+    config.geo.check().map_err(|error| Failure::usage(error.to_string()))?;
     match &arguments.config {
         Some(path) => say(format_args!("{} is good", path.display())),
         None => say("the configuration is good"),

@@ -370,7 +370,7 @@ fn entry<'a>(event: &'a Event, reduced: Option<&'a Reduced>, seq: u64, of: Optio
     entry.how = text(&event.credential);
     entry.ip = reduced.and_then(|reduced| reduced.ip.as_deref()).map(Text::from);
     entry.cc = event.country;
-    entry.p = reduced.map(|reduced| reduced.p.as_str().into());
+    entry.p = reduced.and_then(|reduced| reduced.p.as_deref()).map(Text::from);
     entry.what = (what != What::default()).then_some(what);
     entry.about = text(&event.object);
     entry

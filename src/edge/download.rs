@@ -506,7 +506,7 @@ fn closed() -> Problem {
 
 /// The answer to whom a restriction stops.
 #[cold]
-fn restricted(asker: &Asker) -> Problem {
+pub(super) fn restricted(asker: &Asker) -> Problem {
     match asker.principal {
         Principal::Link(_) => closed(),
         _ => Problem::new(

@@ -30,6 +30,7 @@ mod selection;
 mod state;
 mod trust;
 mod vault;
+mod witness;
 
 #[cfg(feature = "redb")]
 use std::path::Path;
@@ -61,6 +62,7 @@ pub use self::state::{
 };
 pub use self::trust::{TRUST_DAYS, TrustRecord};
 pub use self::vault::{DirVault, MemoryVault, Vault};
+pub use self::witness::WitnessRecord;
 pub use crate::pattern::{MAX_PATTERN, Pattern};
 
 use self::record::{Records, encode, key};

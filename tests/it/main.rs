@@ -13,6 +13,7 @@ mod fuzz_replay;
 mod gate;
 mod hostile;
 mod http;
+mod identity;
 mod lane;
 mod link;
 mod policy;
