@@ -251,6 +251,8 @@ async fn an_explanation_agrees_with_what_clients_get() {
     assert_eq!(explain(old).await["rule"], "not old");
     let new = json!({ "repository": "files", "path": "shop/2.0/app", "address": "203.0.113.66" });
     assert_eq!(explain(new).await["decision"], "permit");
+    let link = json!({ "principal": "link:x", "repository": "files", "path": "shop/1.0/app", "address": "203.0.113.66" });
+    assert_eq!(explain(link).await["rule"], "not old");
     let mint = json!({ "action": "mint", "repository": "files", "path": "shop/2.0/app" });
     assert_eq!(explain(mint).await["decision"], "unseen");
     assert_eq!(gate.ask(Method::POST, "/api/v1/explain", r#"{"pth":"x"}"#).await.0, StatusCode::BAD_REQUEST);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Answer, Call, past};
-use crate::access::{Action, Resource};
+use crate::access::{Action, Principal, Resource};
 use crate::audit::kind;
 use crate::blocking;
 use crate::catalog::Resolved;
@@ -194,7 +194,11 @@ impl Call<'_> {
         }
         let policy = &policies.current().policy;
         let tenant = &self.asker.tenant;
-        let mut explanation = policy.explain(&question.request(tenant));
+        let request = question.request(tenant);
+        let mut explanation = match request.principal {
+            Principal::Link(_) => policy.explain_link(&request),
+            _ => policy.explain(&request),
+        };
         if let Some(steered) = explanation.steered.clone() {
             holders = self.holders(&question, Some(&steered.path)).await?;
             let target = question.clone().at_path(steered.path).with_holders(holders.clone());
