@@ -290,6 +290,23 @@ async fn a_policy_is_tried_on_the_downloads_of_the_past() {
     assert_eq!(gate.ask(Method::POST, "/api/v1/policy/replay", &never).await.1["judged"], 0);
 }
 
+/// An alias has a path of its own. What is closed under one of the two paths is closed under both.
+#[tokio::test]
+async fn an_alias_is_no_way_around_a_restriction() {
+    let gate = gate(AddressHeader::None).await;
+    let alias = "/files/shop/latest/app";
+    assert_eq!(gate.get(alias, PEER, &[]).await.0, StatusCode::UNAUTHORIZED);
+    for on in ["files/shop/latest/**", "files/shop/2.0/**", "files/shop/2.0/tool"] {
+        let rule = json!({ "name": "r", "on": [on], "networks": { "allow": ["198.51.100.0/24"] } });
+        gate.put(json!({ "grant": everybody_reads(), "restrict": [rule] })).await;
+        assert_eq!(gate.get(alias, PEER, &[]).await.0, StatusCode::FORBIDDEN, "{on}");
+        assert_eq!(gate.get(alias, "198.51.100.1:1", &[]).await.0, StatusCode::OK, "{on}");
+        let question = json!({ "repository": "files", "path": "shop/latest/app", "address": "192.0.2.1" });
+        let (_, answer) = gate.ask(Method::POST, "/api/v1/explain", &question.to_string()).await;
+        assert_eq!(answer["explanation"]["decision"], "forbid", "{on}: {answer}");
+    }
+}
+
 #[test]
 fn the_example_shows_every_key_of_a_policy() {
     let text = include_str!("../../examples/edge/policy.toml");
