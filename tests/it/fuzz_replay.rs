@@ -171,7 +171,7 @@ const PROXY: [&[u8]; 6] = [
 
 const POLICIES: &str = r#"{"grant":[{"name":"all","to":["authenticated","anonymous"],"may":["read","list"],"on":["files/**"]}],"restrict":[{"name":"office","on":["files/shop/**"],"networks":{"allow":["office"],"deny":["10.0.0.1"]}}],"networks":{"office":["10.0.0.0/8"]}}
 {"grant":[{"name":"ops","to":["group:ops"],"may":["read"],"on":["*"]}],"groups":{"ops":["user:ann","service:ci"]},"steer":[{"name":"one","repository":"files","from":"shop/current/**","to":"shop/{version}/**","bundle":"shop","choose":[{"countries":["DE"],"languages":["de"],"version":"1.0"},{"languages":["fr"],"alias":"stable"}],"otherwise":{"version":"2.0"}}]}
-{"restrict":[{"name":"hours","bundles":["shop"],"versions":["1.*"],"hours":["mon-fri 08:00-18:00"],"principals":["link","use-case:peer"],"actions":["read","mint"]}],"duties":{"signer_may_not_distribute":true,"four_eyes":["distribute"]},"geo":{"max_age_days":30,"stale":"serve"},"description":"x"}
+{"restrict":[{"name":"hours","bundles":["shop"],"versions":["1.*"],"hours":["mon-fri 08:00-18:00"],"principals":["link","use-case:peer"],"actions":["read","mint"]}],"duties":{"signer_may_not_distribute":true,"four_eyes":["distribute"]},"description":"x"}
 {"networks":{"bad":["10.0.0.5/8"]}}
 {"restrict":[{"name":"a","networks":{"allow":["0.0.0.0/0"]}}]}
 {"grants":[]}

@@ -57,6 +57,7 @@ use crate::distribute::{BundleAnswer, UploadAnswer};
 use crate::distribute::{HaveQuestion, PartsQuestion, SectionsQuestion};
 use crate::edge::authorize::{Asker, authorize};
 use crate::edge::budget::Share;
+use crate::edge::download::restricted;
 use crate::edge::problem::Problem;
 use crate::edge::service::{Edge, allowed, nothing};
 use crate::edge::{Admitted, Body, document, media};
@@ -499,13 +500,15 @@ impl Call<'_> {
 
     /// Refuses who may not do `action` on `resource`, and has it recorded.
     fn may(&self, action: Action, resource: Resource<'_>) -> Result<(), Problem> {
-        match authorize(self.edge.policies(), self.asker, action, resource) {
-            Ok(_) => Ok(()),
-            Err(refusal) => {
-                self.edge.control_denied(self.asker, action, &refusal);
-                Err(self.edge.refuse(self.asker))
-            }
+        if let Err(refusal) = authorize(self.edge.policies(), self.asker, action, resource) {
+            self.edge.control_denied(self.asker, action, &refusal);
+            return Err(self.edge.refuse(self.asker));
         }
+        if let Err(refusal) = self.edge.policies().restrict(&self.asker.wants(action, resource)) {
+            self.edge.control_denied(self.asker, action, &refusal);
+            return Err(restricted(self.asker));
+        }
+        Ok(())
     }
 
     /// An event of this request, at this moment, by who asks.
