@@ -11,7 +11,9 @@ mod audit;
 mod config;
 mod geo;
 mod identity;
+mod link;
 mod maintenance;
+mod policy;
 mod remote;
 mod section;
 mod tenant;
@@ -38,6 +40,7 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use config::Config;
+use policy::PolicyCommand;
 use token::Destination;
 
 /// Serves what signed release bundles bring, read-only.
@@ -105,6 +108,16 @@ enum Command {
     Geo {
         #[command(subcommand)]
         command: geo::Command,
+    },
+    /// Signed URLs of a running edge.
+    Link {
+        #[command(subcommand)]
+        command: link::LinkCommand,
+    },
+    /// Who may do what, from where: the policy of a running edge.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
     },
     /// Read volumes and check everything that can be checked without an edge.
     Verify {
@@ -182,6 +195,12 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Downloads(command)) => return command.run().await,
         _ => {}
     }
+    if let Some(Command::Link { command }) = &arguments.command {
+        return say(link::run(command).await?);
+    }
+    if let Some(Command::Policy { command }) = arguments.command {
+        return policy::run(command).await;
+    }
     let data = config.data.clone().ok_or_else(|| {
         Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
     })?;
@@ -233,7 +252,7 @@ async fn check(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     elsewhere.address = SocketAddr::from(([127, 0, 0, 1], 0));
     Server::bind(elsewhere, Serving::default()).await.map_err(|error| Failure::usage(error.to_string()))?;
     config.edge()?;
-    config.geo.open()?;
+    config.geo.check().map_err(|error| Failure::usage(error.to_string()))?;
     match &arguments.config {
         Some(path) => say(format_args!("{} is good", path.display())),
         None => say("the configuration is good"),
@@ -306,6 +325,7 @@ async fn open(
         Some(token) => destination.deliver("control token", token)?,
         None => destination.abandon(),
     }
+    policy::start(&opened.edge, config.policy.as_deref()).await?;
     edges.push((config.tenant.clone(), Vec::new(), opened.edge));
     for tenant in &config.tenants {
         let directory = tenant::directory(data, &tenant.name, &config.tenant);
@@ -316,6 +336,7 @@ async fn open(
             Destination::prepare(Some(&file))?
                 .deliver(&format!("control token of the tenant {}", tenant.name), token)?;
         }
+        policy::start(&opened.edge, tenant.policy.as_deref()).await?;
         edges.push((tenant.name.clone(), tenant.hosts.clone(), opened.edge));
     }
     Ok(Tenants::new(config.tenancy, edges, Arc::new(SystemClock)).await?)

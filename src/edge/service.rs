@@ -249,7 +249,7 @@ impl Edge {
             "access" => control::access(self, parts, body, admitted, &asker).await,
             "" => self.front(admitted),
             "artifactory" if admitted.target.segments().get(1).is_some_and(|second| second == "api") => {
-                control::artifactory(self, admitted, &asker).await
+                control::artifactory(self, parts, body, admitted, &asker).await
             }
             _ => self.serve(parts, admitted, &asker, token).await,
         };

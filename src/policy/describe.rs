@@ -115,6 +115,13 @@ impl Question {
         self
     }
 
+    /// The same question about another path of the repository.
+    #[must_use]
+    pub fn at_path(mut self, path: ArtifactPath) -> Question {
+        self.described.path = Some(path);
+        self
+    }
+
     /// The request in the space of `tenant`.
     pub fn request<'a>(&'a self, tenant: &'a Tenant) -> AccessRequest<'a> {
         let described = &self.described;

@@ -34,7 +34,7 @@ pub use document::{
 };
 pub use duty::{Duties, History};
 pub use explain::{Explanation, Outcome, Stage, Steered, Step, Verdict};
-pub use replay::{Change, MAX_CHANGES, PastRequest, Replay, replay};
+pub use replay::{Change, MAX_CHANGES, PastRequest, Replay, Replaying, replay};
 pub use steer::Template;
 pub use words::{Hours, Language, Net, Selector};
 

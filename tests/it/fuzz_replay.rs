@@ -108,6 +108,7 @@ fn made() -> Vec<Seed> {
     }
     documents(&mut seeds);
     packs(&mut seeds);
+    links(&mut seeds);
     segments(&mut seeds);
     databases(&mut seeds);
     for (at, fixture) in oracle::FIXTURES.iter().enumerate() {
@@ -279,6 +280,26 @@ fn packs(seeds: &mut Vec<Seed>) {
     seeds.push(("pack", "other-role".into(), other));
     seeds.push(("pack", "no-end".into(), records[..records.len() - 36].to_vec()));
     seeds.push(("pack", "records".into(), records));
+}
+
+fn links(seeds: &mut Vec<Seed>) {
+    for (at, token) in oracle::minted().iter().enumerate() {
+        seeds.push(("link_token", format!("minted-{at}"), token.clone().into_bytes()));
+        let (text, tag) = token.rsplit_once('.').unwrap();
+        let mut bytes = oracle::unbase64url(tag);
+        bytes[3] ^= 1;
+        let forged = format!("{text}.{}", oracle::base64url(&bytes));
+        seeds.push(("link_token", format!("forged-{at}"), forged.into_bytes()));
+        seeds.push(("link_token", format!("short-tag-{at}"), format!("{text}.AA").into_bytes()));
+        let payload = oracle::unbase64url(text.rsplit_once('.').unwrap().1);
+        seeds.push(("link_claims", format!("minted-{at}"), [&[0; 4][..], &payload].concat()));
+    }
+    for (at, line) in CLAIMS.lines().enumerate() {
+        for (way, request) in [[0, 0, 0, 0], [2, 6, 1, 4], [65, 3, 4, 3]].iter().enumerate() {
+            let bytes = [&request[..], line.as_bytes()].concat();
+            seeds.push(("link_claims", format!("{at:02}-{way}"), bytes));
+        }
+    }
 }
 
 fn documents(seeds: &mut Vec<Seed>) {
@@ -498,3 +519,12 @@ a/***/b a/x/b
 é* ét
 a/**b a/c/b
 x y";
+
+const CLAIMS: &str = r#"{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"p":"generic-local/app/"},{"p":"other/"}],"iat":1800000000,"nbf":1800000000,"exp":1831536000,"m":["GET","HEAD"],"aud":["edge-eu","europe"],"ip":["203.0.113.0/24","2001:db8::/32"],"cc":["DE","FR"],"bps":100,"sub":"cust-42","ep":3}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600,"aud":["edge-eu"],"n":2,"sha":"ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600,"pol":"partners"}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"p":"generic-local/app"}],"iat":1800000000,"exp":1800003600}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600,"exp":1900000000}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600.0}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/../a"}],"iat":1800000000,"exp":1800003600,"foo":1}"#;

@@ -16,6 +16,12 @@
 //! | `/api/v1/keys`, `/api/v1/keys/{id}` | GET | anyone |
 //! | `/api/v1/repositories`, `…/{name}` | GET; PUT | `administer` |
 //! | `/api/v1/events` | GET | `audit` |
+//! | `/api/v1/link-keys`, `…/{kid}/retire`, `…/{kid}/revoke` | GET, POST; POST | `administer` |
+//! | `/api/v1/links`, `…/{id}` | GET, POST; GET, DELETE | `mint` and `read` on what the link opens |
+//! | `/api/v1/links/revoke` | POST | `mint` (a subject), `administer` |
+//! | `/api/v1/link-policies/{id}` | GET; PUT, DELETE | `mint`; `administer` |
+//! | `/api/v1/link-revocations` | GET, POST | `receive` |
+//! | `/artifactory/api/signed/url`, `…/{id}` | POST; DELETE | as `/api/v1/links` |
 //! | `/api/v1/audit`, `…/status`, `…/checkpoint`, `…/tile/…`, `…/proof/…`, `…/export` | GET | `audit` |
 //! | `/api/v1/audit/cosignature`, `…/erase` | POST | `audit`; `administer` |
 //! | `/api/v1/downloads` | GET | `audit` |
@@ -24,10 +30,15 @@
 //! | `/api/v1/pairings`, `…/{id}`, `…/tokens` | GET; GET, DELETE; POST | `administer`; one's own: its peer |
 //! | `/api/v1/pairings/redeem`, `…/confirm` | POST | who holds a pairing token |
 //! | `/api/v1/pairings/{id}/rotate` | POST | its peer |
+//! | `/api/v1/policy`, `…/versions`, `…/versions/{number}` | GET; PUT the policy | `administer` |
+//! | `/api/v1/policy/check`, `…/rollback`, `…/replay`, `/api/v1/explain` | POST | `administer` |
 //! | `/access/api/v1/service_trust/…` | POST, DELETE | the same, as clients of Artifactory ask |
 
 mod audit;
+mod link;
 mod pairing;
+mod past;
+mod policy;
 mod token;
 
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderName, HeaderValue};
@@ -146,7 +157,13 @@ pub(super) async fn route(
             media::json(false, &edge.receiver().scrub().await?)
         }
         ["api", "v1", "tokens", rest @ ..] => call.tokens(rest, body).await,
+        ["api", "v1", "link-keys", rest @ ..] => call.link_keys(rest, body).await,
+        ["api", "v1", "links", rest @ ..] => call.links(rest, body).await,
+        ["api", "v1", "link-policies", rest @ ..] => call.link_policies(rest, body).await,
+        ["api", "v1", "link-revocations"] => call.link_revocations(body).await,
         ["api", "v1", "pairings", rest @ ..] => call.pairings(rest, body).await,
+        ["api", "v1", "policy", rest @ ..] => call.policy(rest, body).await,
+        ["api", "v1", "explain"] => call.explain(body).await,
         _ => Err(call.unknown()),
     }
 }
@@ -179,7 +196,13 @@ pub(super) async fn access(
 }
 
 /// The few system routes that clients of Artifactory ask before anything else.
-pub(super) async fn artifactory(edge: &Edge, admitted: &Admitted, asker: &Asker) -> Answer {
+pub(super) async fn artifactory(
+    edge: &Edge,
+    parts: &Parts,
+    body: Body,
+    admitted: &Admitted,
+    asker: &Asker,
+) -> Answer {
     let segments: Vec<&str> = admitted.target.segments().iter().map(String::as_str).collect();
     let read = matches!(admitted.method, Method::GET | Method::HEAD);
     match segments.as_slice() {
@@ -189,6 +212,9 @@ pub(super) async fn artifactory(edge: &Edge, admitted: &Admitted, asker: &Asker)
         ["artifactory", "api", "system", "version"] if read => {
             let version = json!({ "version": env!("CARGO_PKG_VERSION"), "product": "distedge" });
             media::json(admitted.head, &version)
+        }
+        ["artifactory", "api", "signed", "url", rest @ ..] => {
+            Call { edge, parts, admitted, asker }.signed_url(rest, body).await
         }
         _ => Err(edge.refuse(asker)),
     }
