@@ -57,7 +57,9 @@ fn bare(mut edge: TestEdge) -> Ledger {
 fn open(directory: &Path, edge: &TestEdge) -> Arc<TileLog> {
     let origin = origin(&name::<NodeName>("e1"), &name::<Tenant>("default"));
     let options = LogOptions::default().with_sizes(1 << 20, 64 << 10, 64 << 10);
-    Arc::new(TileLog::open(directory, &origin, Arc::new(identity("e1")), edge.clock.clone(), options).unwrap())
+    Arc::new(
+        TileLog::open(directory, &origin, Arc::new(identity("e1")), edge.clock.clone(), options).unwrap(),
+    )
 }
 
 impl Ledger {
@@ -103,10 +105,13 @@ fn downloads_are_in_the_log_and_are_counted() {
         );
         assert_eq!(ledger.json("/api/v1/downloads?group=subject").await["rows"][0]["value"], "anonymous");
         // It is nobody's business.
-        for path in ["/api/v1/audit", "/api/v1/downloads", "/api/v1/audit/checkpoint", "/api/v1/audit/export"] {
+        for path in ["/api/v1/audit", "/api/v1/downloads", "/api/v1/audit/checkpoint", "/api/v1/audit/export"]
+        {
             assert_eq!(ledger.edge.get(path).await.0, StatusCode::UNAUTHORIZED, "{path}");
         }
-        for path in ["/api/v1/audit?colour=red", "/api/v1/downloads?group=x", "/api/v1/audit/export?format=zip"] {
+        for path in
+            ["/api/v1/audit?colour=red", "/api/v1/downloads?group=x", "/api/v1/audit/export?format=zip"]
+        {
             assert_eq!(ledger.edge.get_as_admin(path).await.0, StatusCode::BAD_REQUEST, "{path}");
         }
     });
@@ -134,7 +139,9 @@ fn tiles_and_proofs_are_served() {
         assert_eq!(merkle::leaf(first), tile[..32]);
         let (_, upper) = ledger.edge.get_as_admin("/api/v1/audit/tile/1/000.p/1").await;
         assert_eq!(upper, merkle::complete(tile.as_chunks().0)[..]);
-        for missing in ["tile/0/001", "tile/0/000.p/256", "tile/8/000", "tile/2/000.p/1", "tile/entries/009", "tile/x"] {
+        for missing in
+            ["tile/0/001", "tile/0/000.p/256", "tile/8/000", "tile/2/000.p/1", "tile/entries/009", "tile/x"]
+        {
             let (status, _) = ledger.edge.get_as_admin(&format!("/api/v1/audit/{missing}")).await;
             assert_eq!(status, StatusCode::NOT_FOUND, "{missing}");
         }
@@ -165,20 +172,27 @@ fn an_export_is_verified_by_us_and_by_python() {
         // Over HTTP only the word of a paired source counts.
         let (status, _) = ledger.post("/api/v1/audit/cosignature", seen.witness.note.clone().into()).await;
         assert_eq!(status, StatusCode::FORBIDDEN);
-        ledger.log.accept_cosignature(seen.witness.note.as_bytes(), "source-1", &source.public_key()).unwrap();
+        ledger
+            .log
+            .accept_cosignature(seen.witness.note.as_bytes(), "source-1", &source.public_key())
+            .unwrap();
         ledger.edge.get("/generic-local/app/b.txt").await;
         let (status, tar) = ledger.edge.get_as_admin("/api/v1/audit/export").await;
         assert_eq!(status, StatusCode::OK);
         let path = ledger.directory.path().join("export.tar");
         std::fs::write(&path, &tar).unwrap();
-        let trusted =
-            Trusted::key(ledger.log.key()).with_witness("source-1", source.public_key());
+        let trusted = Trusted::key(ledger.log.key()).with_witness("source-1", source.public_key());
         let report = verify(&path, &trusted, NOW).unwrap();
         assert_eq!((report.flaw.clone(), report.witnessed.len()), (None, 1));
         let python = |path: &Path| {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/verify-audit.py");
             let witness = format!("source-1={}", source.public_key().to_text());
-            Command::new("python3").arg(script).arg(path).arg(ledger.log.key().to_text()).arg(witness).output()
+            Command::new("python3")
+                .arg(script)
+                .arg(path)
+                .arg(ledger.log.key().to_text())
+                .arg(witness)
+                .output()
         };
         let available = Command::new("python3").args(["-c", "import cryptography"]).output();
         if !available.is_ok_and(|output| output.status.success()) {
@@ -209,7 +223,10 @@ fn an_address_is_erased() {
         let entries = ledger.json("/api/v1/audit?kind=download.end").await;
         assert!(entries["entries"][0]["address"].as_str().unwrap().starts_with("127.0.0.0/24~"));
         assert_eq!(ledger.json("/api/v1/audit?kind=person.erased").await["entries"][0]["who"], "token:test");
-        assert_eq!(ledger.post("/api/v1/audit/erase", br#"{"subject":"alice"}"#.to_vec()).await.0, StatusCode::BAD_REQUEST);
+        assert_eq!(
+            ledger.post("/api/v1/audit/erase", br#"{"subject":"alice"}"#.to_vec()).await.0,
+            StatusCode::BAD_REQUEST
+        );
         ledger.log.flush().unwrap();
         assert!(verify(ledger.directory.path(), &Trusted::key(ledger.log.key()), NOW).unwrap().is_good());
     });
