@@ -15,6 +15,7 @@ mod hostile;
 mod http;
 mod identity;
 mod lane;
+mod ledger;
 mod link;
 mod policy;
 mod process;
