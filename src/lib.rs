@@ -20,6 +20,7 @@ pub mod govern;
 mod json;
 pub mod key;
 pub mod link;
+pub mod merkle;
 pub mod meta;
 pub mod name;
 pub mod pattern;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use distedge::address::TrustedProxies;
+use distedge::audit::LogOptions;
 use distedge::auth::OidcAuthenticator;
 use distedge::edge::{EdgeOptions, Tenancy, gate};
 use distedge::error::Result as EdgeResult;
@@ -53,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) geo: GeoConfig,
     /// Whom the first tenant believes beside the holders of its own tokens.
     pub(crate) identity: IdentityConfig,
+    /// The groups of edges it belongs to, as signed URLs name them.
+    pub(crate) groups: Vec<NodeName>,
 }
 
 /// The edge's own certificate, and whose certificates it asks for.
@@ -114,6 +117,7 @@ impl Config {
             audit: AuditConfig::default(),
             geo: GeoConfig::default(),
             identity: IdentityConfig::default(),
+            groups: Vec::new(),
         })
     }
 
@@ -146,6 +150,10 @@ impl Config {
         config.audit = tenant::audit(file.table("audit")?)?;
         config.geo = GeoConfig::read(file.table("geo")?, base)?;
         config.identity = IdentityConfig::take(&mut file, base)?;
+        let groups = file.take_as("groups", |names: Vec<String>| {
+            names.into_iter().map(parsed::<NodeName>).collect::<Result<Vec<_>, _>>()
+        })?;
+        set(&mut config.groups, groups);
         config.tls = tls(file.table("tls")?, base)?;
         config.proxy_protocol = server(file.table("server")?)?;
         config.limits = limits(file.table("limits")?)?;
@@ -166,6 +174,10 @@ impl Config {
         options.roots = self.roots.clone();
         options.proxies = self.proxies.clone();
         options.authenticators = self.identity.authenticators();
+        options.groups = self.groups.clone();
+        options.audit_full = self.audit.full;
+        let days = Some(self.audit.retention_days).filter(|days| *days > 0);
+        options.log = LogOptions::default().with_sync_always(self.audit.always).with_retain_days(days);
         Ok(options)
     }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use distedge::access::{Scope, UseCase};
-use distedge::error::{Error, ErrorKind, Result};
+use distedge::error::{Error, ErrorKind};
 use distedge::name::NodeName;
 use distedge::place::Network;
 use distedge::secret::Secret;
@@ -13,8 +13,8 @@ use distedge::transport::Verb;
 use serde_json::{Value, json};
 
 use crate::remote::Remote;
-use crate::say;
 use crate::token::Destination;
+use crate::{Failure, say};
 
 /// What a pairing token is to be.
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ pub(crate) struct Issue {
 }
 
 impl Issue {
-    pub(crate) async fn run(&self) -> Result<()> {
+    pub(crate) async fn run(&self) -> Result<(), Failure> {
         let to = Destination::prepare(self.out.as_deref())?;
         let wish = json!({
             "use_case": self.use_case,
@@ -79,7 +79,7 @@ pub(crate) struct List {
 }
 
 impl List {
-    pub(crate) async fn run(&self) -> Result<()> {
+    pub(crate) async fn run(&self) -> Result<(), Failure> {
         let answer = self.remote.ask(Verb::Get, "/api/v1/pairings", None).await?;
         if self.json {
             return say(format_args!("{answer:#}"));
@@ -115,7 +115,7 @@ pub(crate) struct End {
 }
 
 impl End {
-    pub(crate) async fn run(&self) -> Result<()> {
+    pub(crate) async fn run(&self) -> Result<(), Failure> {
         let listed = self.remote.ask(Verb::Get, "/api/v1/pairings", None).await?;
         let listed = listed.as_array().ok_or_else(unreadable)?;
         let is_id = self.pairing.parse::<TokenId>().is_ok();
@@ -126,7 +126,7 @@ impl End {
         let meant: Vec<&Value> = listed.iter().filter(meant).collect();
         if meant.is_empty() {
             let message = format!("nothing is paired under {:?}", self.pairing);
-            return Err(Error::new(ErrorKind::NotFound, message));
+            return Err(Error::new(ErrorKind::NotFound, message).into());
         }
         for one in meant {
             let id = text(&one["id"]);

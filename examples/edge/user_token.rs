@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use distedge::access::Scope;
 use distedge::clock::Timestamp;
-use distedge::error::Result;
 use distedge::secret::Secret;
 use distedge::token::{TokenId, TokenPrincipal};
 use distedge::transport::Verb;
@@ -13,8 +12,8 @@ use serde_json::json;
 
 use crate::pairing::{text, unreadable};
 use crate::remote::Remote;
-use crate::say;
 use crate::token::Destination;
+use crate::{Failure, say};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -64,7 +63,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) async fn run(&self) -> Result<()> {
+    pub(crate) async fn run(&self) -> Result<(), Failure> {
         match self {
             Command::New { remote, principal, description, ttl, expires, scope, group, out } => {
                 let to = Destination::prepare(out.as_deref())?;
@@ -79,7 +78,8 @@ impl Command {
                 let asked = remote.ask(Verb::Post, "/api/v1/tokens", Some(&wish)).await;
                 let answer = asked.inspect_err(|_| to.abandon())?;
                 let token = answer["token"].as_str().ok_or_else(unreadable)?;
-                to.deliver(&format!("token {} of {principal}", text(&answer["id"])), &Secret::new(token))
+                let what = format!("token {} of {principal}", text(&answer["id"]));
+                Ok(to.deliver(&what, &Secret::new(token))?)
             }
             Command::List { remote, json } => {
                 let answer = remote.ask(Verb::Get, "/api/v1/tokens", None).await?;

@@ -9,6 +9,7 @@ mod deflate;
 mod delta;
 mod document;
 mod json;
+mod ledger;
 mod link;
 mod mmdb;
 mod openpgp;
@@ -23,6 +24,7 @@ pub use deflate::deflate;
 pub use delta::{apply, open, plan, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
+pub use ledger::audit_segment;
 pub use link::{ISSUED, base64url, link_claims, link_token, minted, unbase64url};
 pub use mmdb::mmdb;
 pub use openpgp::{FIXTURES, openpgp};
@@ -56,6 +58,7 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("apply", apply),
     ("plan", plan),
     ("pairing", pairing),
+    ("audit_segment", audit_segment),
     ("mmdb", mmdb),
     ("link_token", link_token),
     ("link_claims", link_claims),

@@ -103,6 +103,10 @@ pub mod kind {
     pub const EDGE_CHANGED: &str = "edge.changed";
     /// A source brought edges to their desired state.
     pub const SYNC_RUN: &str = "sync.run";
+    /// A log begins; the object is its name.
+    pub const AUDIT_OPENED: &str = "audit.opened";
+    /// Old entries were dropped; the object is the first and the last of them.
+    pub const AUDIT_RETENTION: &str = "audit.retention";
     /// Events are missing here: the log says so itself.
     pub const AUDIT_GAP: &str = "audit.gap";
 }

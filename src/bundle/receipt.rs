@@ -1,7 +1,6 @@
 //! The receipt: an edge's signed word that it holds a bundle, whole.
 
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
 use crate::bundle::dsse::Envelope;
 use crate::bundle::{json, limits};
@@ -9,6 +8,7 @@ use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::key::{Acceptance, PublicKey, Signer};
+use crate::merkle::{self, Frontier};
 use crate::name::{BundleName, NodeName, Tenant, Version};
 
 /// The payload type of an envelope around a receipt.
@@ -76,29 +76,12 @@ impl Receipt {
 /// `MTH(D) = H(0x01 || MTH(D[0:k]) || MTH(D[k:n]))` with `k` the largest power of two below `n`.
 /// A leaf is `repository/path`, a zero byte, and the digest's text.
 pub fn merkle_root<N: AsRef<str>>(items: impl IntoIterator<Item = (N, Digest)>) -> Digest {
-    // Complete subtrees so far, largest first: the roots and their heights.
-    let mut open: Vec<([u8; 32], u32)> = Vec::new();
+    let mut tree = Frontier::new();
     for (name, digest) in items {
-        let leaf = sha2::Sha256::new()
-            .chain_update([0])
-            .chain_update(name.as_ref())
-            .chain_update([0])
-            .chain_update(digest.to_string());
-        let mut node: ([u8; 32], u32) = (leaf.finalize().into(), 0);
-        while let Some((left, _)) = open.pop_if(|(_, height)| *height == node.1) {
-            node = (join(&left, &node.0), node.1 + 1);
-        }
-        open.push(node);
+        let leaf = merkle::leaf_of(&[name.as_ref().as_bytes(), &[0], digest.to_string().as_bytes()]);
+        tree.push(leaf, |_, _| {});
     }
-    let Some((mut root, _)) = open.pop() else { return Digest::of(b"") };
-    while let Some((left, _)) = open.pop() {
-        root = join(&left, &root);
-    }
-    Digest::from_bytes(root)
-}
-
-fn join(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
-    sha2::Sha256::new().chain_update([1]).chain_update(left).chain_update(right).finalize().into()
+    Digest::from_bytes(tree.root())
 }
 
 #[cfg(test)]
@@ -107,11 +90,11 @@ mod tests {
 
     fn naive(leaves: &[Vec<u8>]) -> [u8; 32] {
         match leaves {
-            [] => sha2::Sha256::digest(b"").into(),
-            [leaf] => sha2::Sha256::new().chain_update([0]).chain_update(leaf).finalize().into(),
+            [] => merkle::empty(),
+            [leaf] => merkle::leaf(leaf),
             _ => {
                 let k = leaves.len().next_power_of_two() / 2;
-                join(&naive(&leaves[..k]), &naive(&leaves[k..]))
+                merkle::node(&naive(&leaves[..k]), &naive(&leaves[k..]))
             }
         }
     }

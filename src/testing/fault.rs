@@ -185,7 +185,7 @@ macro_rules! wrap {
                 let faults = self.clone();
                 let all = stream::once(async move {
                     faults.before("list").await?;
-                    Ok(faults.inner.list())
+                    Ok::<_, Error>(faults.inner.list())
                 });
                 Box::pin(all.try_flatten())
             }

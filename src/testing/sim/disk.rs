@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::random;
 use super::state::{Name, Node, Op, State};
+use crate::audit;
 use crate::blob::vfs::{FileStat, Lock, Vfs, VfsFile};
 use crate::blob::{Payload, Stamp};
 use crate::range::ByteRange;
@@ -77,6 +78,8 @@ struct Disk {
     counts: BTreeMap<OpKind, u64>,
     faults: Vec<Planned>,
     locks: Arc<Mutex<HashSet<PathBuf>>>,
+    /// Whether nothing more can be had.
+    full: bool,
     /// The state at the crash point that was asked for last: points are mostly asked in order.
     replay: Option<(usize, State)>,
 }
@@ -108,6 +111,7 @@ impl SimDisk {
             counts: BTreeMap::new(),
             faults: Vec::new(),
             locks: Arc::default(),
+            full: false,
             replay: None,
         })))
     }
@@ -172,6 +176,16 @@ impl SimDisk {
         let mut disk = self.lock();
         let from = disk.counts.get(&kind).copied().unwrap_or_default() + n;
         disk.faults.push(Planned { kind, from, to: u64::MAX, fault });
+    }
+
+    /// The disk is full: files can be written where they have bytes already, and nothing else.
+    pub fn fill_up(&self) {
+        self.lock().full = true;
+    }
+
+    /// The disk has room again.
+    pub fn empty_out(&self) {
+        self.lock().full = false;
     }
 
     /// No operation fails any more.
@@ -263,6 +277,9 @@ impl Disk {
 
     fn perform(&mut self, kind: OpKind, op: Op) -> io::Result<()> {
         self.state.check(&op)?;
+        if self.full && self.grows(&op) {
+            return Err(Fault::NoSpace.error());
+        }
         match self.fault(kind) {
             None => {
                 self.record(op);
@@ -280,6 +297,17 @@ impl Disk {
                 }
                 Err(fault.error())
             }
+        }
+    }
+
+    /// Whether an operation needs room.
+    fn grows(&self, op: &Op) -> bool {
+        let length = |file: &u64| self.state.files.get(file).map_or(0, |inode| inode.live.len() as u64);
+        match op {
+            Op::Write { file, offset, bytes } => offset + bytes.len() as u64 > length(file),
+            Op::SetLen { file, length: to } => *to > length(file),
+            Op::Create(_) | Op::CreateDir(_) => true,
+            _ => false,
         }
     }
 
@@ -429,6 +457,77 @@ impl VfsFile for SimFile {
             live.get(range.start() as usize..range.end() as usize).map(Bytes::copy_from_slice)
         })?;
         bytes.map(Payload::Bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+impl audit::disk::Disk for SimDisk {
+    fn create_dirs(&self, path: &Path) -> io::Result<()> {
+        let mut above: Vec<&Path> = path.ancestors().collect();
+        above.reverse();
+        for directory in above {
+            match Vfs::create_dir(self, directory) {
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+                made => {
+                    made?;
+                    Vfs::sync_dir(self, directory.parent().unwrap_or(directory))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn audit::disk::DiskFile>> {
+        let file = Vfs::append(self, path)?;
+        if file.with_bytes(<[u8]>::len)? > 0 {
+            file.set_len(0)?;
+        }
+        Ok(Box::new(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn audit::disk::DiskFile>> {
+        Ok(Box::new(Vfs::open(self, path)?))
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        Ok(Vfs::list(self, path)?.into_iter().filter_map(|name| name.into_string().ok()).collect())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Vfs::rename(self, from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        Vfs::remove(self, path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        Vfs::sync_dir(self, path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<audit::disk::DiskLock>> {
+        Vfs::lock(self, path)
+    }
+}
+
+impl audit::disk::DiskFile for SimFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        VfsFile::read_at(self, buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.perform(OpKind::Write, Op::Write { file: self.file, offset, bytes: bytes.into() })
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.with_bytes(|live| live.len() as u64)
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        VfsFile::sync(self)
     }
 }
 
