@@ -543,7 +543,3 @@ fn subject(log: &TileLog, p: &str, state: &mut State) -> Result<String> {
     state.subjects.insert(p.to_owned(), subject.clone());
     Ok(subject)
 }
-
-#[cfg(all(test, feature = "testing"))]
-#[path = "downloads_tests.rs"]
-mod tests;
