@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use distedge::address::TrustedProxies;
+use distedge::audit::LogOptions;
+use distedge::auth::OidcAuthenticator;
 use distedge::edge::{EdgeOptions, Tenancy, gate};
 use distedge::error::Result as EdgeResult;
 use distedge::key::{KeySet, PublicKey, TrustedKey};
@@ -18,6 +21,7 @@ use distedge::server::{ClientDemand, Limits, ServerConfig};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::identity::{GeoConfig, IdentityConfig};
 use super::section::{Section, Source};
 use super::tenant::{self, AuditConfig, TenantConfig};
 
@@ -47,6 +51,11 @@ pub(crate) struct Config {
     pub(crate) policy: Option<PathBuf>,
     pub(crate) proxies: TrustedProxies,
     pub(crate) audit: AuditConfig,
+    pub(crate) geo: GeoConfig,
+    /// Whom the first tenant believes beside the holders of its own tokens.
+    pub(crate) identity: IdentityConfig,
+    /// The groups of edges it belongs to, as signed URLs name them.
+    pub(crate) groups: Vec<NodeName>,
 }
 
 /// The edge's own certificate, and whose certificates it asks for.
@@ -106,6 +115,9 @@ impl Config {
             policy: None,
             proxies: TrustedProxies::none(),
             audit: AuditConfig::default(),
+            geo: GeoConfig::default(),
+            identity: IdentityConfig::default(),
+            groups: Vec::new(),
         })
     }
 
@@ -136,6 +148,12 @@ impl Config {
         config.policy = file.take("policy")?.map(|path: PathBuf| base.join(path));
         config.proxies = tenant::proxies(file.table("proxies")?)?;
         config.audit = tenant::audit(file.table("audit")?)?;
+        config.geo = GeoConfig::read(file.table("geo")?, base)?;
+        config.identity = IdentityConfig::take(&mut file, base)?;
+        let groups = file.take_as("groups", |names: Vec<String>| {
+            names.into_iter().map(parsed::<NodeName>).collect::<Result<Vec<_>, _>>()
+        })?;
+        set(&mut config.groups, groups);
         config.tls = tls(file.table("tls")?, base)?;
         config.proxy_protocol = server(file.table("server")?)?;
         config.limits = limits(file.table("limits")?)?;
@@ -154,6 +172,12 @@ impl Config {
         options.public = self.public;
         options.hosts = self.hosts.clone();
         options.roots = self.roots.clone();
+        options.proxies = self.proxies.clone();
+        options.authenticators = self.identity.authenticators();
+        options.groups = self.groups.clone();
+        options.audit_full = self.audit.full;
+        let days = Some(self.audit.retention_days).filter(|days| *days > 0);
+        options.log = LogOptions::default().with_sync_always(self.audit.always).with_retain_days(days);
         Ok(options)
     }
 
@@ -163,9 +187,16 @@ impl Config {
         options.tenant = tenant.name.clone();
         options.repositories = tenant.repositories.clone();
         options.public = tenant.public;
+        options.authenticators = tenant.identity.authenticators();
         // Which host is whose is told before.
         options.hosts = None;
         Ok(options)
+    }
+
+    /// Whose key sets have to be kept fresh.
+    pub(crate) fn oidc(&self) -> Vec<Arc<OidcAuthenticator>> {
+        let others = self.tenants.iter().map(|tenant| &tenant.identity);
+        std::iter::once(&self.identity).chain(others).filter_map(|known| known.oidc.clone()).collect()
     }
 
     /// What its sockets have to know.

@@ -7,12 +7,19 @@
 //! `edge.toml` beside this file shows every key of the configuration.
 
 mod airgap;
+mod audit;
 mod config;
+mod geo;
+mod identity;
+mod link;
 mod maintenance;
+mod pairing;
+mod policy;
 mod remote;
 mod section;
 mod tenant;
 mod token;
+mod user_token;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -22,8 +29,9 @@ use std::sync::{Arc, OnceLock};
 
 use clap::{Parser, Subcommand};
 use distedge::clock::SystemClock;
-use distedge::edge::{self, Body, Handler, Tenants};
+use distedge::edge::{self, Body, EdgeOptions, Handler, Tenants};
 use distedge::error::{Error, ErrorKind};
+use distedge::geo::GeoResolver;
 use distedge::name::NodeName;
 use distedge::server::Server;
 use http::{Request, Response, StatusCode};
@@ -34,6 +42,7 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use config::Config;
+use policy::PolicyCommand;
 use token::Destination;
 
 /// Serves what signed release bundles bring, read-only.
@@ -76,6 +85,17 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Tokens of users and service accounts of a running edge.
+    UserToken {
+        #[command(subcommand)]
+        command: user_token::Command,
+    },
+    /// Make a pairing token, for a source or another edge to redeem.
+    PairToken(pairing::Issue),
+    /// List what a running edge is paired with.
+    Pairings(pairing::List),
+    /// End a pairing of a running edge: the other side's next request is refused.
+    Unpair(pairing::End),
     /// Take volumes that were carried here, in any order, for an edge that is not running.
     Import {
         /// The volumes.
@@ -89,6 +109,28 @@ enum Command {
     Receipts {
         /// Where to.
         file: PathBuf,
+    },
+    /// The audit log: verify it offline, ask a running edge.
+    Audit {
+        #[command(subcommand)]
+        command: audit::Command,
+    },
+    /// Count the downloads of a running edge.
+    Downloads(audit::Downloads),
+    /// Geo databases: make one, look into one.
+    Geo {
+        #[command(subcommand)]
+        command: geo::Command,
+    },
+    /// Signed URLs of a running edge.
+    Link {
+        #[command(subcommand)]
+        command: link::LinkCommand,
+    },
+    /// Who may do what, from where: the policy of a running edge.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
     },
     /// Read volumes and check everything that can be checked without an edge.
     Verify {
@@ -157,29 +199,38 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     if arguments.check_config {
         return check(&arguments, &config).await;
     }
-    if let Some(Command::Verify { volumes }) = &arguments.command {
-        return Ok(airgap::verify(volumes)?);
-    }
-    let data = config.data.clone().ok_or_else(|| {
-        Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
-    })?;
+    let data = || {
+        config.data.clone().ok_or_else(|| {
+            Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
+        })
+    };
     let file = arguments.token_file.as_deref();
+    let tenant = config.tenant.clone();
     match arguments.command {
-        None => serve(&config, &data, file).await,
+        None => serve(&config, &data()?, file).await,
         Some(Command::Import { volumes, receipts }) => {
-            Ok(airgap::import(&config, &data, &volumes, receipts.as_deref()).await?)
+            Ok(airgap::import(&config, &data()?, &volumes, receipts.as_deref()).await?)
         }
-        Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data, &file).await?),
-        // Answered above: it needs no data directory.
-        Some(Command::Verify { .. }) => Ok(()),
-        Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data, config.tenant).await?),
+        Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data()?, &file).await?),
+        Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data()?, tenant).await?),
         Some(Command::Token { command: TokenCommand::Remove { name } }) => {
-            Ok(token::remove(&data, config.tenant, &name).await?)
+            Ok(token::remove(&data()?, tenant, &name).await?)
         }
         Some(Command::Token { command: TokenCommand::New { name } }) => {
+            let data = data()?;
             let to = Destination::prepare(file)?;
-            Ok(token::add(&data, config.tenant, &name, &to).await.inspect_err(|_| to.abandon())?)
+            Ok(token::add(&data, tenant, &name, &to).await.inspect_err(|_| to.abandon())?)
         }
+        Some(Command::Verify { volumes }) => Ok(airgap::verify(&volumes)?),
+        Some(Command::Geo { command }) => geo::run(&command),
+        Some(Command::Audit { command }) => audit::run(&command).await,
+        Some(Command::Downloads(command)) => command.run().await,
+        Some(Command::Link { command }) => say(link::run(&command).await?),
+        Some(Command::Policy { command }) => policy::run(command).await,
+        Some(Command::UserToken { command }) => command.run().await,
+        Some(Command::PairToken(issue)) => issue.run().await,
+        Some(Command::Pairings(list)) => list.run().await,
+        Some(Command::Unpair(end)) => end.run().await,
     }
 }
 
@@ -209,6 +260,7 @@ async fn check(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     elsewhere.address = SocketAddr::from(([127, 0, 0, 1], 0));
     Server::bind(elsewhere, Serving::default()).await.map_err(|error| Failure::usage(error.to_string()))?;
     config.edge()?;
+    config.geo.check().map_err(|error| Failure::usage(error.to_string()))?;
     match &arguments.config {
         Some(path) => say(format_args!("{} is good", path.display())),
         None => say("the configuration is good"),
@@ -226,7 +278,8 @@ async fn serve(config: &Config, data: &Path, token_file: Option<&Path>) -> Resul
         return Err(Error::new(ErrorKind::Io, message).into());
     }
     let destination = Destination::prepare(token_file)?;
-    let tenants = open(config, data, &destination).await.inspect_err(|_| destination.abandon())?;
+    let geo = config.geo.open().inspect_err(|_| destination.abandon())?;
+    let tenants = open(config, data, &destination, &geo).await.inspect_err(|_| destination.abandon())?;
     // Nothing else sets it.
     let _ = serving.0.set(tenants.clone());
     let scheme = if config.tls.is_some() { "https" } else { "http" };
@@ -240,6 +293,7 @@ async fn serve(config: &Config, data: &Path, token_file: Option<&Path>) -> Resul
         let directory = tenant::directory(data, tenant, &config.tenant);
         upkeep.spawn(maintenance::run(edge.clone(), directory, config.maintenance));
     }
+    upkeep.spawn(identity::keep(geo, config.oidc(), config.maintenance.upkeep));
     let (stop, stopped) = oneshot::channel();
     let (cut, cutting) = oneshot::channel();
     tokio::spawn(async move {
@@ -267,22 +321,30 @@ async fn serve(config: &Config, data: &Path, token_file: Option<&Path>) -> Resul
 
 /// Opens every tenant's edge. A control token that is made on the way is delivered: of the first tenant
 /// where the user wants it, of the others into a file beside what they have.
-async fn open(config: &Config, data: &Path, destination: &Destination) -> Result<Tenants, Failure> {
+async fn open(
+    config: &Config,
+    data: &Path,
+    destination: &Destination,
+    geo: &Arc<dyn GeoResolver>,
+) -> Result<Tenants, Failure> {
     let mut edges = Vec::new();
-    let opened = edge::open(data, config.edge()?).await?;
+    let opened = edge::open(data, EdgeOptions { geo: geo.clone(), ..config.edge()? }).await?;
     match &opened.token {
         Some(token) => destination.deliver("control token", token)?,
         None => destination.abandon(),
     }
+    policy::start(&opened.edge, config.policy.as_deref()).await?;
     edges.push((config.tenant.clone(), Vec::new(), opened.edge));
     for tenant in &config.tenants {
         let directory = tenant::directory(data, &tenant.name, &config.tenant);
-        let opened = edge::open(&directory, config.edge_of(tenant)?).await?;
+        let opened =
+            edge::open(&directory, EdgeOptions { geo: geo.clone(), ..config.edge_of(tenant)? }).await?;
         if let Some(token) = &opened.token {
             let file = directory.join("control.token");
             Destination::prepare(Some(&file))?
                 .deliver(&format!("control token of the tenant {}", tenant.name), token)?;
         }
+        policy::start(&opened.edge, tenant.policy.as_deref()).await?;
         edges.push((tenant.name.clone(), tenant.hosts.clone(), opened.edge));
     }
     Ok(Tenants::new(config.tenancy, edges, Arc::new(SystemClock)).await?)

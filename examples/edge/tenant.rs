@@ -9,6 +9,7 @@ use distedge::name::{RepositoryName, Tenant};
 use distedge::place::Network;
 
 use super::config::{hosts, number, parsed, repository};
+use super::identity::IdentityConfig;
 use super::section::Section;
 
 /// One more tenant of the edge.
@@ -20,6 +21,7 @@ pub(crate) struct TenantConfig {
     pub(crate) repositories: Vec<(RepositoryName, bool)>,
     /// A policy file that is put in force at every start.
     pub(crate) policy: Option<PathBuf>,
+    pub(crate) identity: IdentityConfig,
 }
 
 /// How the log is kept.
@@ -63,8 +65,9 @@ pub(crate) fn tenants(sections: Vec<Section<'_>>, base: &Path) -> Result<Vec<Ten
         for section in section.tables("repository")? {
             repositories.push(repository(section, &mut seen)?);
         }
+        let identity = IdentityConfig::take(&mut section, base)?;
         section.finish()?;
-        tenants.push(TenantConfig { name, hosts, public, repositories, policy });
+        tenants.push(TenantConfig { name, hosts, public, repositories, policy, identity });
     }
     Ok(tenants)
 }

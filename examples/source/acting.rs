@@ -63,7 +63,7 @@ impl Desk {
         let log = TileLog::open(
             data.join("audit"),
             &origin,
-            Arc::new(source.identity()?),
+            source.identity()?,
             Arc::new(SystemClock),
             LogOptions::default(),
         )?;

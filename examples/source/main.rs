@@ -6,6 +6,7 @@
 mod acting;
 mod airgap;
 mod artifacts;
+mod audit;
 mod bundles;
 mod edges;
 mod keys;
@@ -87,6 +88,9 @@ enum Command {
     /// Carry releases to edges that cannot be reached, as files.
     #[command(subcommand)]
     AirGap(airgap::AirGap),
+    /// Witness the audit logs of edges, and verify them.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Show or export the trust document.
     #[command(subcommand)]
     Trust(sync::Trust),
@@ -168,6 +172,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
         Command::Sync(sync) => return sync.run(actor, output).await,
         Command::Status(status) => status.run(source, output).await?,
         Command::AirGap(air_gap) => air_gap.run(actor, output).await?,
+        Command::Audit(audit) => audit.run(actor, output).await?,
         Command::Trust(trust) => trust.run(actor, output).await?,
         Command::Token(token) => token.run(&desk, output).await?,
         Command::Policy(policy) => policy.run(&desk, output).await?,

@@ -3,26 +3,34 @@
 //! Each tells whether the input was accepted, so that `tests/it/fuzz_replay.rs`, which includes
 //! this file and runs the checked-in seeds without a fuzzer, can tell that they reach both sides.
 
+mod address;
 mod code;
 mod deflate;
 mod delta;
 mod document;
 mod json;
+mod ledger;
 mod link;
 mod mmdb;
 mod openpgp;
 mod pack;
+mod pairing;
+mod policy;
 mod text;
 
+pub use address::address;
 pub use code::delta_code;
 pub use deflate::deflate;
 pub use delta::{apply, open, plan, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
+pub use ledger::audit_segment;
 pub use link::{ISSUED, base64url, link_claims, link_token, minted, unbase64url};
 pub use mmdb::mmdb;
 pub use openpgp::{FIXTURES, openpgp};
 pub use pack::pack;
+pub use pairing::pairing;
+pub use policy::{Draw, compare, policy, some_document, some_request};
 pub use text::{pattern, query, range, target};
 
 /// Judges one input; tells whether it was accepted.
@@ -40,6 +48,8 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("openpgp", openpgp),
     ("query", query),
     ("pattern", pattern),
+    ("address", address),
+    ("policy", policy),
     ("deflate", deflate),
     ("open", open),
     ("recipe", recipe),
@@ -47,6 +57,8 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("delta_code", delta_code),
     ("apply", apply),
     ("plan", plan),
+    ("pairing", pairing),
+    ("audit_segment", audit_segment),
     ("mmdb", mmdb),
     ("link_token", link_token),
     ("link_claims", link_claims),

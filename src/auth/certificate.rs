@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 
-use super::{Authenticator, Challenge};
+use super::{API_KEY, Authenticator, Challenge};
 use crate::access::{Identity, Principal};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,7 +48,8 @@ pub enum CertificateMark {
 /// Client certificates that were proved in the TLS handshake, mapped to principals.
 ///
 /// A certificate without a rule is not this authenticator's: the authorities let it in, and the
-/// request may present other credentials. One that two rules give to two principals is refused.
+/// request may present other credentials. If it presents a token, the token counts alone. A certificate
+/// that two rules give to two principals is refused.
 #[derive(Debug, Default)]
 pub struct CertificateAuthenticator(HashMap<CertificateMark, Principal>);
 
@@ -112,6 +114,10 @@ impl std::fmt::Display for CertificateMark {
 #[async_trait]
 impl Authenticator for CertificateAuthenticator {
     async fn authenticate(&self, parts: &Parts) -> Result<Option<Principal>> {
+        // A token in the request goes before the certificate of its connection, also a bad one.
+        if parts.headers.contains_key(AUTHORIZATION) || parts.headers.contains_key(API_KEY) {
+            return Ok(None);
+        }
         match parts.extensions.get::<ClientCertificate>() {
             Some(certificate) => self.identify(certificate),
             None => Ok(None),
@@ -227,5 +233,10 @@ mod tests {
         parts.extensions.insert(certificate(&["*.acme.test"]));
         let wild = known().authenticate(&parts).now_or_never().unwrap().unwrap().unwrap();
         assert_eq!(wild.to_string(), "service:wild");
+        for name in ["authorization", "x-jfrog-art-api"] {
+            let mut parts = parts.clone();
+            parts.headers.insert(name, "Bearer x".parse().unwrap());
+            assert_eq!(known().authenticate(&parts).now_or_never().unwrap().unwrap(), None, "{name}");
+        }
     }
 }

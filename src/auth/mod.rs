@@ -38,6 +38,9 @@ pub use self::oidc::{ClaimPath, ClaimValue, Issuer, MAX_LEEWAY, OidcAuthenticato
 /// Longest credential that is looked at, in bytes.
 const MAX_CREDENTIAL: usize = 4096;
 
+/// The header in which clients of JFrog's products present a token.
+const API_KEY: &str = "x-jfrog-art-api";
+
 /// A `WWW-Authenticate` value (RFC 9110 section 11.6.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge(HeaderValue);
@@ -185,7 +188,7 @@ pub(crate) fn presented(headers: &HeaderMap, limit: usize) -> Result<Option<Pres
     for value in headers.get_all(AUTHORIZATION) {
         keep(&mut found, authorization(bounded(value, limit)?)?)?;
     }
-    for value in headers.get_all("x-jfrog-art-api") {
+    for value in headers.get_all(API_KEY) {
         let token = Secret::new(bounded(value, limit)?.as_bytes());
         keep(&mut found, Presented { user: None, token })?;
     }

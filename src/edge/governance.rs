@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::address::TrustedProxies;
-use crate::audit::{AuditSink, Event};
+use crate::audit::{AuditSink, Event, TileLog};
 use crate::error::Result;
 use crate::geo::{GeoResolver, NoGeo};
-use crate::govern::Links;
+use crate::govern::{Downloads, Links};
 
 /// The parts that judge requests and remember what happened. Each can be somebody else's.
 #[derive(Clone, Debug)]
@@ -23,6 +23,10 @@ pub struct Governance {
     pub links: Option<Links>,
     /// Takes what happened.
     pub audit: Arc<dyn AuditSink>,
+    /// The same log, if it is one that can be read here.
+    pub ledger: Option<Arc<TileLog>>,
+    /// Downloads as they are counted from that log.
+    pub downloads: Option<Downloads>,
     /// What becomes of public downloads that cannot be recorded.
     pub audit_full: AuditFull,
 }
@@ -45,6 +49,8 @@ impl Governance {
             geo: Arc::new(NoGeo),
             links: None,
             audit: Arc::new(Unrecorded),
+            ledger: None,
+            downloads: None,
             audit_full: AuditFull::Deny,
         }
     }
@@ -74,6 +80,21 @@ impl Governance {
     #[must_use]
     pub fn with_audit(mut self, audit: Arc<dyn AuditSink>) -> Governance {
         self.audit = audit;
+        self
+    }
+
+    /// The same with this log, which can be read as well.
+    #[must_use]
+    pub fn with_ledger(mut self, ledger: Arc<TileLog>) -> Governance {
+        self.audit = ledger.clone();
+        self.ledger = Some(ledger);
+        self
+    }
+
+    /// The same with these counters.
+    #[must_use]
+    pub fn with_downloads(mut self, downloads: Downloads) -> Governance {
+        self.downloads = Some(downloads);
         self
     }
 

@@ -5,8 +5,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Edge, Gate, Governance};
+use super::{AuditFull, Edge, Gate, Governance};
 use crate::address::TrustedProxies;
+use crate::audit::{self, LogOptions, TileLog};
 use crate::auth::{Authenticator, TokenAuthenticator};
 use crate::blob::FsBlobStore;
 use crate::catalog::{Catalog, RepositoryRecord, TokenRecord};
@@ -14,11 +15,11 @@ use crate::clock::{Clock, SystemClock};
 use crate::distribute::Receiver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::geo::{GeoResolver, NoGeo};
-use crate::govern::{LinkDirectory, LinkOptions, Links, Pairings, Policies, Tokens};
+use crate::govern::{Downloads, LinkDirectory, LinkOptions, Links, Pairings, Policies, Tokens};
 use crate::key::{Algorithm, KeySet, SigningKey};
 use crate::meta::RedbStore;
 use crate::name::{NodeName, RepositoryName, Tenant};
-use crate::policy::{PolicySet, PublicRead, TokenHolders};
+use crate::policy::PolicySet;
 use crate::secret::{Secret, private_directory};
 
 /// Most bytes of artefacts that wait to be complete.
@@ -47,6 +48,10 @@ pub struct EdgeOptions {
     pub proxies: TrustedProxies,
     /// Tells countries.
     pub geo: Arc<dyn GeoResolver>,
+    /// How its log is kept.
+    pub log: LogOptions,
+    /// What becomes of public downloads that the log does not take.
+    pub audit_full: AuditFull,
     /// The groups of edges it belongs to, as links name them.
     pub groups: Vec<NodeName>,
     /// Asked before the edge's own tokens who is there, the last one first.
@@ -66,6 +71,8 @@ impl EdgeOptions {
             clock: Arc::new(SystemClock),
             proxies: TrustedProxies::none(),
             geo: Arc::new(NoGeo),
+            log: LogOptions::default(),
+            audit_full: AuditFull::Deny,
             groups: Vec::new(),
             authenticators: Vec::new(),
         })
@@ -82,8 +89,8 @@ pub struct Opened {
     pub token: Option<Secret>,
 }
 
-/// Opens, or begins, an edge in the directory `data`: `blobs/`, `inbox/`, `meta.redb` and
-/// `identity.key`.
+/// Opens, or begins, an edge in the directory `data`: `blobs/`, `inbox/`, `audit/`, `links/`,
+/// `meta.redb` and `identity.key`.
 ///
 /// # Errors
 /// One sentence that names the path, if it cannot be used; `Conflict` if another process uses it.
@@ -98,6 +105,10 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     let catalog = Catalog::open(store.clone(), options.tenant.clone()).await?;
     let identity = Arc::new(identity(&data.join("identity.key"), &options.name, &*clock)?);
     let tokens_of_users = Arc::new(Tokens::open(store.clone(), &options.tenant).await?);
+    let origin = audit::origin(&options.name, &options.tenant);
+    let (signer, log) = (identity.clone(), options.log);
+    let ledger = Arc::new(TileLog::open(data.join("audit"), &origin, signer, clock.clone(), log)?);
+    let downloads = Downloads::open(store.clone(), &options.tenant, ledger.clone());
     let vault = Arc::new(LinkDirectory::open(data.join("links"))?);
     let for_links = LinkOptions::new(options.name.clone()).with_groups(options.groups);
     let links = Links::open(store.clone(), &options.tenant, vault, for_links).await?;
@@ -135,9 +146,14 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     if let Some(hosts) = options.hosts {
         gate = gate.with_hosts(hosts);
     }
-    let built_in = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(TokenHolders)]);
-    let governance = Governance::none().with_proxies(options.proxies).with_geo(options.geo).with_links(links);
-    let mut edge = Edge::new(receiver, gate, Arc::new(authenticator), built_in)
+    let governance = Governance::none()
+        .with_proxies(options.proxies)
+        .with_geo(options.geo)
+        .with_links(links)
+        .with_ledger(ledger)
+        .with_downloads(downloads)
+        .with_audit_full(options.audit_full);
+    let mut edge = Edge::new(receiver, gate, Arc::new(authenticator), PolicySet::default())
         .with_access(tokens_of_users, pairings)
         .with_policies(policies)
         .with_governance(governance);

@@ -29,12 +29,11 @@ use crate::access::{AccessRequest, Action, Decision, Principal, Refusal, Refusal
 pub use compiled::CompiledPolicy;
 pub use describe::{Described, Question};
 pub use document::{
-    Choice, Chosen, Document, GeoRules, Grant, MAX_DOCUMENT, MAX_RULES, Otherwise, Restriction, Sides, Stale,
-    Steer,
+    Choice, Chosen, Document, Grant, MAX_DOCUMENT, MAX_RULES, Otherwise, Restriction, Sides, Steer,
 };
 pub use duty::{Duties, History};
 pub use explain::{Explanation, Outcome, Stage, Steered, Step, Verdict};
-pub use replay::{Change, MAX_CHANGES, PastRequest, Replay, replay};
+pub use replay::{Change, MAX_CHANGES, PastRequest, Replay, Replaying, replay};
 pub use steer::Template;
 pub use words::{Hours, Language, Net, Selector};
 
@@ -208,39 +207,4 @@ impl Policy for TokenHolders {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Timestamp;
-    use crate::name::{RepositoryName, Tenant};
-
-    #[derive(Debug)]
-    struct Never;
-
-    impl Policy for Never {
-        fn evaluate(&self, _: &AccessRequest<'_>) -> Effect {
-            Effect::Forbid(Refusal::new(RefusalKind::Restriction, "never", "closed"))
-        }
-    }
-
-    #[test]
-    fn forbid_overrides_permit_and_silence_denies() {
-        let tenant = Tenant::new("default").unwrap();
-        let name = RepositoryName::new("r").unwrap();
-        let (anonymous, holder) = (Principal::Anonymous, Principal::Token { name: "t".into() });
-        let ask = |set: &PolicySet, principal, action, public| {
-            let resource = Resource::Repository { name: &name, path: None, public };
-            set.decide(&AccessRequest::new(&tenant, principal, action, resource, Timestamp::EPOCH))
-        };
-        let set = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(TokenHolders)]);
-        assert_eq!(ask(&set, &anonymous, Action::Read, true), Decision::Permit);
-        assert_eq!(ask(&set, &holder, Action::Withdraw, false), Decision::Permit);
-        for (action, public) in [(Action::Read, false), (Action::Receive, true), (Action::Administer, true)] {
-            assert!(matches!(ask(&set, &anonymous, action, public), Decision::Forbid(_)), "{action:?}");
-        }
-        let closed = PolicySet::new(vec![Arc::new(PublicRead), Arc::new(Never)]);
-        assert!(
-            matches!(ask(&closed, &anonymous, Action::Read, true), Decision::Forbid(refusal) if refusal.reason == "closed")
-        );
-        assert!(matches!(ask(&PolicySet::default(), &holder, Action::Read, true), Decision::Forbid(_)));
-    }
-}
+mod tests;

@@ -31,6 +31,11 @@ impl Reader {
         }
     }
 
+    /// Whether nothing was wrong so far.
+    pub(super) fn is_clean(&self) -> bool {
+        self.faults.is_empty()
+    }
+
     /// `read` if nothing was wrong.
     ///
     /// # Errors

@@ -20,14 +20,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::PublicKey;
 use crate::meta::Batch;
 use crate::name::{BundleName, NodeName, Version};
-use crate::secret::Secret;
-use crate::transport::Transport;
+use crate::transport::{Credentials, Transport};
 
 /// Makes a way to an edge.
 pub trait Dial: fmt::Debug + Send + Sync {
-    /// A transport to `edge`, which presents `token` if there is one. Nothing need be connected
-    /// yet.
-    fn dial(&self, edge: &EdgeRecord, token: Option<Secret>) -> Result<Arc<dyn Transport>>;
+    /// A transport to `edge`, which presents `credentials` with every call. Nothing need be
+    /// connected yet.
+    fn dial(&self, edge: &EdgeRecord, credentials: Credentials) -> Result<Arc<dyn Transport>>;
 }
 
 /// How to converge.
@@ -128,9 +127,12 @@ pub struct ContactRecord {
     /// Why the last run failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The edge's identity key, pinned at first contact.
+    /// The edge's identity key, pinned at pairing or at first contact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<PublicKey>,
+    /// The version of the trust document that it has in force, as it last said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<u64>,
 }
 
 /// Where an edge stands.
@@ -166,7 +168,13 @@ impl Source {
     ) -> Result<Vec<EdgeOutcome>> {
         let edges = self.chosen(options.edges.as_ref()).await?;
         let wanted = self.desired().await?;
-        self.run(&edges, &wanted, dial, options, progress).await
+        let outcomes = self.run(&edges, &wanted, dial, options, progress).await?;
+        if !options.dry_run {
+            let reached = outcomes.iter().filter(|outcome| outcome.error.is_none());
+            let reached: Vec<NodeName> = reached.map(|outcome| outcome.edge.clone()).collect();
+            self.witness_all(&reached, dial).await;
+        }
+        Ok(outcomes)
     }
 
     /// What would be sent if `edges` were to hold a version of a bundle. Nothing changes, here or
@@ -205,6 +213,8 @@ impl Source {
     ) -> Result<Vec<EdgeOutcome>> {
         // A dry run signs nothing: the document is not sent.
         let trust = if options.dry_run { Bytes::new() } else { self.trust().await? };
+        let version =
+            if options.dry_run { None } else { self.trust_record().await?.map(|last| last.version) };
         let mut offers: BTreeMap<(BundleName, Version), BundleOffer> = BTreeMap::new();
         for record in edges.iter().filter_map(|edge| wanted.get(&edge.name)).flatten() {
             if let Entry::Vacant(vacant) = offers.entry((record.name.clone(), record.version.clone())) {
@@ -220,7 +230,7 @@ impl Source {
                 .iter()
                 .filter_map(|record| offers.get(&(record.name.clone(), record.version.clone())).cloned())
                 .collect();
-            self.converge_edge(edge, records, bundles, trust.clone(), dial, options, progress)
+            self.converge_edge(edge, records, bundles, (trust.clone(), version), dial, options, progress)
         });
         outcomes.buffered(options.parallel.max(1)).collect::<Vec<_>>().await.into_iter().collect()
     }
@@ -291,7 +301,7 @@ impl Source {
         edge: &EdgeRecord,
         records: &[BundleRecord],
         bundles: Vec<BundleOffer>,
-        trust: Bytes,
+        (trust, version): (Bytes, Option<u64>),
         dial: &dyn Dial,
         options: &ConvergeOptions,
         progress: &ConvergeProgress,
@@ -302,7 +312,7 @@ impl Source {
         let (told, name) = (progress.clone(), edge.name.clone());
         let events: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| told(&name, event));
         let reached = async {
-            let transport = dial.dial(edge, self.edge_token(&edge.name)?)?;
+            let transport = dial.dial(edge, self.credentials(&edge.name).await?)?;
             let now = self.clock.now();
             let mut how = distribute::Options::at(now);
             (how.parallel, how.dry_run) = (options.uploads, options.dry_run);
@@ -354,6 +364,8 @@ impl Source {
                         contact.tried = Some(now);
                         contact.contacted = Some(now);
                         contact.error.clone_from(&failure);
+                        // A run comes back only if the edge has the document it was to have.
+                        contact.trust = version.or(contact.trust);
                         // A key that was forgotten on purpose during the run stays forgotten.
                         if pinned.is_none() && contact.identity.is_none() {
                             contact.identity = Some(run.identity.clone());

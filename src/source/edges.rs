@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Source;
 use super::check::check_label;
+use super::pairing::{master_name, pairing_key, pending_key};
 use super::record::{ATTEMPTS, decode, encode, key, lost_race, prefix};
 use super::release::bundle_key;
 use crate::bundle::{Country, EdgeEntry, Statement};
@@ -75,7 +76,7 @@ impl EdgeRecord {
         limited.then(|| Link::new(self.rate, self.windows.clone(), clock))
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         let url: http::Uri = self.url.parse().map_err(|_| {
             Error::invalid(format!("{:?} is not an address like https://edge.example:8443", self.url))
         })?;
@@ -188,14 +189,18 @@ pub struct AssignmentRecord {
 }
 
 impl Source {
-    /// Adds an edge, or changes what is known of it. `token` is kept in the vault; `None` leaves
-    /// the one there is.
+    /// Adds an edge, or changes what is known of it. `token` is a bootstrap token, for an edge that
+    /// this source is not paired with: it is kept in the vault; `None` leaves the one there is.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for an address that is none, or a country that is no code.
+    /// [`ErrorKind::Invalid`] for an address that is none, or a country that is no code;
+    /// [`ErrorKind::Conflict`] for a token of an edge that is paired.
     pub async fn set_edge(&self, edge: &EdgeRecord, token: Option<&Secret>) -> Result<()> {
         edge.check()?;
         if let Some(token) = token {
+            if self.pairing(&edge.name).await?.is_some() {
+                return Err(paired_already(&edge.name));
+            }
             if token.expose_str().is_none_or(|text| text.is_empty() || text.chars().any(char::is_whitespace))
             {
                 return Err(Error::invalid("an edge's token is one word of text"));
@@ -215,9 +220,13 @@ impl Source {
         self.records.load(&edge_key(name)).await
     }
 
-    /// The token with which the edge lets this source in.
+    /// The bootstrap token with which the edge lets this source in, while the two are not paired.
     pub fn edge_token(&self, name: &NodeName) -> Result<Option<Secret>> {
         self.vault.get(&token_name(name))
+    }
+
+    pub(super) fn forget_edge_token(&self, name: &NodeName) -> Result<bool> {
+        self.vault.remove(&token_name(name))
     }
 
     /// Forgets an edge, what it should hold and what it proved; `false` if it was not known.
@@ -225,6 +234,8 @@ impl Source {
         let known = self.edge(name).await?.is_some();
         let mut batch = Batch::new();
         batch.delete(edge_key(name)).delete(key("status", &[name.as_str()]));
+        let pairing = self.pairing(name).await?;
+        batch.delete(pairing_key(name)).delete(pending_key(name));
         for assignment in self.assignments().await?.iter().filter(|assignment| assignment.edge == *name) {
             batch.delete(assignment_key(assignment));
         }
@@ -236,6 +247,9 @@ impl Source {
             .await?;
         self.records.commit(batch).await?;
         self.vault.remove(&token_name(name))?;
+        if let Some(pairing) = pairing {
+            self.vault.remove(&master_name(pairing.id))?;
+        }
         Ok(known)
     }
 
@@ -341,6 +355,14 @@ pub(super) fn edge_key(name: &NodeName) -> Vec<u8> {
 
 fn assignment_key(assignment: &AssignmentRecord) -> Vec<u8> {
     key("assign", &[assignment.bundle.as_str(), assignment.version.as_str(), assignment.edge.as_str()])
+}
+
+#[cold]
+fn paired_already(name: &NodeName) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!("{name} is paired with this source, and takes no other token of it"),
+    )
 }
 
 fn token_name(name: &NodeName) -> String {

@@ -22,6 +22,8 @@ mod edges;
 mod file;
 mod governance;
 mod keys;
+mod pairing;
+mod propagation;
 mod query;
 mod record;
 mod release;
@@ -29,6 +31,7 @@ mod selection;
 mod state;
 mod trust;
 mod vault;
+mod witness;
 
 #[cfg(feature = "redb")]
 use std::path::Path;
@@ -51,6 +54,8 @@ pub use self::dial::HttpDial;
 pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
 pub use self::governance::Governance;
 pub use self::keys::{NewKey, Ring, Role};
+pub use self::pairing::{PairOptions, PairingRecord};
+pub use self::propagation::{KeyState, KeyStatus, Propagation};
 pub use self::query::{MAX_DEPTH, MAX_QUERY, Query};
 pub use self::selection::Selection;
 pub use self::state::{
@@ -59,6 +64,7 @@ pub use self::state::{
 };
 pub use self::trust::{TRUST_DAYS, TrustRecord};
 pub use self::vault::{DirVault, MemoryVault, Vault};
+pub use self::witness::WitnessRecord;
 pub use crate::pattern::{MAX_PATTERN, Pattern};
 
 use self::record::{Records, encode, key};
@@ -70,6 +76,7 @@ use crate::distribute::Planner;
 #[cfg(all(feature = "redb", feature = "delta"))]
 use crate::distribute::PlannerOptions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::SigningKey;
 use crate::meta::{Batch, MetadataStore};
 use crate::name::Tenant;
 use crate::secret::Secret;
@@ -141,6 +148,8 @@ pub struct Source {
     planner: Option<Planner>,
     /// Held while records come to name blobs, and while blobs without a record are removed.
     blobs_in_use: Mutex<()>,
+    /// The identity key, once it was asked for.
+    identity: std::sync::Mutex<Option<Arc<SigningKey>>>,
 }
 
 impl Source {
@@ -260,6 +269,7 @@ impl Source {
             #[cfg(feature = "delta")]
             planner: None,
             blobs_in_use: Mutex::new(()),
+            identity: std::sync::Mutex::default(),
         })
     }
 

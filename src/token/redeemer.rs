@@ -57,8 +57,10 @@ impl Redemption {
     /// key `signer`. The same token may be redeemed again with the same key until the pairing is
     /// confirmed, for when an answer was lost.
     ///
+    /// Whether the token is still good is the issuer's to say: the two clocks may differ.
+    ///
     /// # Errors
-    /// [`ErrorKind::Forbidden`] if the token has expired; what the signer says.
+    /// [`ErrorKind::Invalid`] for an address or a key that no issuer would take; what the signer says.
     pub fn begin(
         token: PairingToken,
         redeemer: &Redeemer,
@@ -151,8 +153,17 @@ impl Paired {
     /// # Errors
     /// What the signer says.
     pub fn confirm(&self, signer: &dyn Signer, now: Timestamp) -> Result<Sealed> {
-        let message =
-            Confirm { id: self.id, master: self.master.fingerprint(), nonce: Nonce::random()?, ts: now };
+        self.master.confirm(signer, now)
+    }
+}
+
+impl MasterToken {
+    /// Tells the issuer that this token is stored.
+    ///
+    /// # Errors
+    /// What the signer says.
+    pub fn confirm(&self, signer: &dyn Signer, now: Timestamp) -> Result<Sealed> {
+        let message = Confirm { id: self.id(), master: self.fingerprint(), nonce: Nonce::random()?, ts: now };
         Sealed::seal(&message, None, signer, now)
     }
 }

@@ -23,9 +23,10 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::time::Instant;
 
-use super::{Answer, ByteStream, Call, CallBody, Transport, Verb};
+use super::{Answer, ByteStream, Call, CallBody, Credentials, Transport, Verb};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
+use crate::token::SIGNATURE_HEADER;
 
 const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 /// Idle connections are given up before a peer gives them up.
@@ -38,7 +39,7 @@ type SendBody = UnsyncBoxBody<Bytes, Error>;
 pub struct HttpTransport {
     client: Client<HttpsConnector<HttpConnector>, SendBody>,
     base: Arc<str>,
-    token: Option<Secret>,
+    credentials: Credentials,
     answer_timeout: Duration,
     answer_limit: usize,
 }
@@ -47,7 +48,7 @@ pub struct HttpTransport {
 #[derive(Clone)]
 pub struct HttpTransportBuilder {
     base: String,
-    token: Option<Secret>,
+    credentials: Credentials,
     authorities: Option<PathBuf>,
     connect_timeout: Duration,
     answer_timeout: Duration,
@@ -65,7 +66,7 @@ impl HttpTransport {
     pub fn builder(base: &str) -> HttpTransportBuilder {
         HttpTransportBuilder {
             base: base.to_owned(),
-            token: None,
+            credentials: Credentials::default(),
             authorities: None,
             connect_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(60),
@@ -90,13 +91,17 @@ impl HttpTransport {
         *request.uri_mut() = uri;
         *request.method_mut() = method(call.verb);
         let headers = request.headers_mut();
-        if let Some(token) = &self.token {
+        if let Some(token) = &self.credentials.token {
             let mut value = Vec::from(b"Bearer ");
             value.extend_from_slice(token.expose());
             let mut value = HeaderValue::from_maybe_shared(Bytes::from(value))
                 .map_err(|_| wrong(&"the token is not fit for a header"))?;
             value.set_sensitive(true);
             headers.insert(header::AUTHORIZATION, value);
+        }
+        if let Some(signature) = self.credentials.sign(&call)? {
+            let value = HeaderValue::from_str(&signature).map_err(|cause| wrong(&cause))?;
+            headers.insert(HeaderName::from_static(SIGNATURE_HEADER), value);
         }
         if call.verb == Verb::Patch {
             headers.insert(UPLOAD_OFFSET, HeaderValue::from(call.offset.unwrap_or(0)));
@@ -205,7 +210,14 @@ impl HttpTransportBuilder {
     /// Presents this bearer token with every call.
     #[must_use]
     pub fn with_token(mut self, token: Secret) -> HttpTransportBuilder {
-        self.token = Some(token);
+        self.credentials.token = Some(token);
+        self
+    }
+
+    /// Presents these credentials with every call.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Credentials) -> HttpTransportBuilder {
+        self.credentials = credentials;
         self
     }
 
@@ -262,7 +274,7 @@ impl HttpTransportBuilder {
         Ok(HttpTransport {
             client,
             base: base.into(),
-            token: self.token,
+            credentials: self.credentials,
             answer_timeout: self.answer_timeout,
             answer_limit: self.answer_limit,
         })

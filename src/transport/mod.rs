@@ -15,10 +15,74 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
 
+use crate::clock::Clock;
 use crate::error::Result;
+use crate::key::Signer;
+use crate::secret::Secret;
+use crate::token::{ControlRequest, ControlSigner, SignedBody};
 
 #[cfg(feature = "client")]
 pub use self::http::{HttpTransport, HttpTransportBuilder};
+
+/// Signs the calls of a transport, for a peer that this node is paired with.
+///
+/// # Contract
+/// - What `sign` returns is the value of the header
+///   [`SIGNATURE_HEADER`](crate::token::SIGNATURE_HEADER) for this one call.
+/// - `request` has the path as the caller gave it, without what the transport puts before it.
+pub trait RequestSigner: fmt::Debug + Send + Sync + 'static {
+    /// A signature over a call with such a body.
+    fn sign(&self, request: ControlRequest<'_>, body: SignedBody) -> Result<String>;
+}
+
+/// Signs with this node's identity key, at the time of its clock.
+#[derive(Clone, Debug)]
+pub struct IdentitySigner {
+    signer: ControlSigner,
+    clock: Arc<dyn Clock>,
+}
+
+impl IdentitySigner {
+    /// Signs with `key`, an Ed25519 key.
+    pub fn new(key: Arc<dyn Signer>, clock: Arc<dyn Clock>) -> IdentitySigner {
+        IdentitySigner { signer: ControlSigner::new(key), clock }
+    }
+}
+
+impl RequestSigner for IdentitySigner {
+    fn sign(&self, request: ControlRequest<'_>, body: SignedBody) -> Result<String> {
+        self.signer.sign(request, body, self.clock.now())
+    }
+}
+
+/// What a node presents to a peer.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// A token, with every call.
+    pub token: Option<Secret>,
+    /// A signature over every call, if the two are paired.
+    pub signer: Option<Arc<dyn RequestSigner>>,
+}
+
+impl Credentials {
+    /// A token alone.
+    pub fn token(token: Secret) -> Credentials {
+        Credentials { token: Some(token), signer: None }
+    }
+
+    /// The value of the signature's header for a call; `None` if calls are not signed.
+    ///
+    /// # Errors
+    /// What the signer says.
+    pub fn sign(&self, call: &Call) -> Result<Option<String>> {
+        let Some(signer) = &self.signer else { return Ok(None) };
+        let body = match &call.body {
+            CallBody::Bytes(bytes) => SignedBody::of(bytes),
+            CallBody::Stream(..) => SignedBody::Stream,
+        };
+        signer.sign(ControlRequest { method: call.verb.as_str(), target: &call.path }, body).map(Some)
+    }
+}
 
 /// A stream of byte chunks that may fail on the way.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send + 'static>>;
@@ -38,6 +102,20 @@ pub enum Verb {
     Patch,
     /// Remove.
     Delete,
+}
+
+impl Verb {
+    /// The method of HTTP that says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Get => "GET",
+            Verb::Head => "HEAD",
+            Verb::Put => "PUT",
+            Verb::Post => "POST",
+            Verb::Patch => "PATCH",
+            Verb::Delete => "DELETE",
+        }
+    }
 }
 
 /// The bytes that go with a [`Call`].

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use distedge::audit::segment::{Head, Segment, Tail};
 use distedge::bundle::{
     Assignment, BundleRef, Constraints, EdgeEntry, Envelope, Evidence, Item, Receipt, STATEMENT_PAYLOAD,
     Source, Statement, TrustDocument, Withdrawal,
@@ -14,7 +15,7 @@ use distedge::geo::StaticGeo;
 use distedge::key::{Algorithm, KeySet, Signer, SigningKey, TrustedKey};
 
 #[path = "../../fuzz/src/lib.rs"]
-pub mod oracle;
+pub(crate) mod oracle;
 
 const NOW: Timestamp = Timestamp::from_unix(1_795_323_600);
 
@@ -89,8 +90,27 @@ fn made() -> Vec<Seed> {
     for (at, line) in PATTERNS.lines().enumerate() {
         seeds.push(("pattern", format!("{at:02}"), line.replace(' ', "\n").into_bytes()));
     }
+    for (way, fields) in [FORWARDED_FOR, FORWARDED].into_iter().enumerate() {
+        for (at, field) in fields.lines().enumerate() {
+            let bytes = [&[way as u8], field.replace('|', "\n").as_bytes()].concat();
+            seeds.push(("address", format!("{way}-{at:02}"), bytes));
+        }
+    }
+    for (at, header) in PROXY.iter().enumerate() {
+        seeds.push(("address", format!("2-{at:02}"), [b"\x02", *header].concat()));
+    }
+    for (at, line) in POLICIES.lines().enumerate() {
+        let bytes = [line.as_bytes(), b"\n", &drawn(at as u64 + 1, 300)].concat();
+        seeds.push(("policy", format!("json-{at:02}"), bytes));
+    }
+    for at in 0..12 {
+        seeds.push(("policy", format!("drawn-{at:02}"), [vec![0], drawn(at + 50, 600)].concat()));
+    }
     documents(&mut seeds);
     packs(&mut seeds);
+    pairings(&mut seeds);
+    links(&mut seeds);
+    segments(&mut seeds);
     databases(&mut seeds);
     for (at, fixture) in oracle::FIXTURES.iter().enumerate() {
         let index = at as u8;
@@ -106,6 +126,57 @@ fn made() -> Vec<Seed> {
     }
     seeds
 }
+
+/// Bytes that look like chance and are the same at every run.
+fn drawn(seed: u64, count: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    std::iter::repeat_with(next).take(count).collect()
+}
+
+const FORWARDED_FOR: &str = "\
+10.0.0.1, 198.51.100.7
+10.0.0.1|198.51.100.7
+198.51.100.7, 192.0.2.9
+unknown
+1.2.3.4:99
+[::1]:80
+1.2.3.4,,
+2001:db8:2::1,2001:db8:1::9
+64:ff9b::808:808
+10.0.0.1, 2002:c633:6407::1";
+
+const FORWARDED: &str = "\
+for=10.0.0.1, for=198.51.100.7;by=203.0.113.43
+for=10.0.0.1|proto=https;For=\"198.51.100.7:4711\"
+for=\"[2001:db8:cafe::17]:_p\", for=192.0.2.9
+for=unknown
+for=_hidden, for=192.0.2.9
+for=10.0.0.1;by=\", for=\"[2001:db8:cafe::17]\"
+for=\"1\\92.0.2.9\";;for=1
+for=10.0.0.1,";
+
+const PROXY: [&[u8]; 6] = [
+    b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\nGET",
+    b"PROXY TCP6 2001:db8::7 ::1 0 65535\r\n",
+    b"PROXY UNKNOWN\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc6\x33\x64\x01\xdc\x04\x01\xbb",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0GET",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x21\xff\xff",
+];
+
+const POLICIES: &str = r#"{"grant":[{"name":"all","to":["authenticated","anonymous"],"may":["read","list"],"on":["files/**"]}],"restrict":[{"name":"office","on":["files/shop/**"],"networks":{"allow":["office"],"deny":["10.0.0.1"]}}],"networks":{"office":["10.0.0.0/8"]}}
+{"grant":[{"name":"ops","to":["group:ops"],"may":["read"],"on":["*"]}],"groups":{"ops":["user:ann","service:ci"]},"steer":[{"name":"one","repository":"files","from":"shop/current/**","to":"shop/{version}/**","bundle":"shop","choose":[{"countries":["DE"],"languages":["de"],"version":"1.0"},{"languages":["fr"],"alias":"stable"}],"otherwise":{"version":"2.0"}}]}
+{"restrict":[{"name":"hours","bundles":["shop"],"versions":["1.*"],"hours":["mon-fri 08:00-18:00"],"principals":["link","use-case:peer"],"actions":["read","mint"]}],"duties":{"signer_may_not_distribute":true,"four_eyes":["distribute"]},"description":"x"}
+{"networks":{"bad":["10.0.0.5/8"]}}
+{"restrict":[{"name":"a","networks":{"allow":["0.0.0.0/0"]}}]}
+{"grants":[]}
+{"a":1,"a":2}"#;
 
 fn lines(target: &'static str, text: &str, seeds: &mut Vec<Seed>) {
     for (at, line) in text.lines().enumerate() {
@@ -138,6 +209,88 @@ fn databases(seeds: &mut Vec<Seed>) {
             }
         }
     }
+}
+
+/// Pairing tokens, messages and states as they look, and programmes of what is done with them.
+fn pairings(seeds: &mut Vec<Seed>) {
+    use distedge::token::{
+        ControlRequest, ControlSigner, Issuer, MasterToken, NewPairing, PairingState, Redeemer, Redemption,
+        SignedBody, TokenId, UserToken,
+    };
+    let mut seed = |way: u8, name: &str, bytes: &[u8]| {
+        seeds.push(("pairing", format!("{way}-{name}"), [&[way], bytes].concat()));
+    };
+    let key = || SigningKey::generate(Algorithm::Ed25519, "", NOW).unwrap();
+    let (edge, source, name) = (key(), key(), "e1".parse().unwrap());
+    let issuer = Issuer { name: &name, signer: &edge, roots: None };
+    let new = NewPairing::new(distedge::access::UseCase::SourceEdge);
+    let (issued, token) = PairingState::issue(&issuer, new, "user:root".into(), NOW).unwrap();
+    let redeemer =
+        Redeemer { name: "s1".parse().unwrap(), base_url: Some("https://s1.test".into()), roots: None };
+    let request = Redemption::begin(token.clone(), &redeemer, &source, NOW).unwrap();
+    let master = MasterToken::mint(token.id()).unwrap();
+    let step = issued.clone().redeem(&issuer, request.request(), None, &master, NOW);
+    let answer = step.result.unwrap();
+    let confirm = master.confirm(&source, NOW).unwrap();
+    let confirmed = step.state.clone().confirm(&confirm, NOW).state;
+    let text = token.to_text();
+    seed(0, "token", text.expose());
+    seed(0, "cut", &text.expose()[..60]);
+    seed(1, "redeem", &request.request().to_json());
+    seed(1, "answer", &answer.to_json());
+    seed(1, "confirm", &confirm.to_json());
+    let header = ControlSigner::new(std::sync::Arc::new(source));
+    let asked = ControlRequest { method: "GET", target: "/" };
+    seed(2, "digest", header.sign(asked, SignedBody::of(b""), NOW).unwrap().as_bytes());
+    seed(2, "stream", header.sign(asked, SignedBody::Stream, NOW).unwrap().as_bytes());
+    seed(3, "master", master.secret().expose());
+    seed(3, "user", UserToken::mint(TokenId::random().unwrap()).unwrap().secret().expose());
+    for (name, state) in [("issued", &issued), ("consumed", &step.state), ("confirmed", &confirmed)] {
+        seed(4, name, &serde_json::to_vec(state).unwrap());
+    }
+    // Who and what, and how long after the last.
+    for (name, steps) in [
+        ("paired", &[0, 0, 2, 0][..]),
+        ("rotated", &[0, 0, 2, 0, 4, 10, 4, 255, 4, 255]),
+        ("again", &[0, 0, 0, 5, 2, 0, 0, 1]),
+        ("replayed", &[0, 0, 1, 0, 0, 0, 2, 0]),
+        ("replayed-late", &[1, 0, 3, 0, 0, 200, 5, 0]),
+        ("late", &[0, 0, 2, 60, 0, 0]),
+        ("expired", &[6, 255, 0, 255, 2, 0]),
+    ] {
+        seed(5, name, steps);
+    }
+}
+
+/// Segments of the audit log: good, torn, with stale bytes behind, with a note for an entry.
+fn segments(seeds: &mut Vec<Seed>) {
+    let entry = |seq: u64, rest: &str| {
+        format!("{{\"seq\":{seq},\"t\":\"2026-11-22T05:00:00Z\",\"kind\":{rest}}}").into_bytes()
+    };
+    let note = "log\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n\u{2014} log AAAAAAA=\n";
+    let segment = Segment {
+        head: Head { first: 3, open: vec![1, 2] },
+        entries: vec![
+            entry(3, "\"download.start\",\"who\":\"user:~AAAA\",\"ip\":\"192.0.2.0/24~AAAA\",\"req\":1"),
+            entry(
+                4,
+                "\"download.end\",\"of\":3,\"res\":{\"bytes\":7,\"range\":[0,6],\"complete\":true},\"req\":1",
+            ),
+            entry(5, "\"auth.failed\",\"res\":{\"reason\":\"\\u001b[2J\\n\"}"),
+            note.as_bytes().to_vec(),
+        ],
+        tail: Tail::Clean,
+        length: 0,
+    };
+    let whole = segment.to_bytes();
+    let mut seed = |name: &str, bytes: &[u8]| seeds.push(("audit_segment", name.into(), bytes.to_vec()));
+    seed("whole", &whole);
+    seed("filled", &[&whole[..], &[0; 600]].concat());
+    seed("torn", &whole[..whole.len() - 9]);
+    seed("head", &whole[..40]);
+    let shorter = Segment { entries: segment.entries[..2].to_vec(), ..segment }.to_bytes();
+    seed("stale", &[&shorter[..], &whole[shorter.len() - 30..]].concat());
+    seed("damaged-head", &[b"deaudit2", &whole[8..]].concat());
 }
 
 fn packs(seeds: &mut Vec<Seed>) {
@@ -179,6 +332,26 @@ fn packs(seeds: &mut Vec<Seed>) {
     seeds.push(("pack", "other-role".into(), other));
     seeds.push(("pack", "no-end".into(), records[..records.len() - 36].to_vec()));
     seeds.push(("pack", "records".into(), records));
+}
+
+fn links(seeds: &mut Vec<Seed>) {
+    for (at, token) in oracle::minted().iter().enumerate() {
+        seeds.push(("link_token", format!("minted-{at}"), token.clone().into_bytes()));
+        let (text, tag) = token.rsplit_once('.').unwrap();
+        let mut bytes = oracle::unbase64url(tag);
+        bytes[3] ^= 1;
+        let forged = format!("{text}.{}", oracle::base64url(&bytes));
+        seeds.push(("link_token", format!("forged-{at}"), forged.into_bytes()));
+        seeds.push(("link_token", format!("short-tag-{at}"), format!("{text}.AA").into_bytes()));
+        let payload = oracle::unbase64url(text.rsplit_once('.').unwrap().1);
+        seeds.push(("link_claims", format!("minted-{at}"), [&[0; 4][..], &payload].concat()));
+    }
+    for (at, line) in CLAIMS.lines().enumerate() {
+        for (way, request) in [[0, 0, 0, 0], [2, 6, 1, 4], [65, 3, 4, 3]].iter().enumerate() {
+            let bytes = [&request[..], line.as_bytes()].concat();
+            seeds.push(("link_claims", format!("{at:02}-{way}"), bytes));
+        }
+    }
 }
 
 fn documents(seeds: &mut Vec<Seed>) {
@@ -398,3 +571,12 @@ a/***/b a/x/b
 é* ét
 a/**b a/c/b
 x y";
+
+const CLAIMS: &str = r#"{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"p":"generic-local/app/"},{"p":"other/"}],"iat":1800000000,"nbf":1800000000,"exp":1831536000,"m":["GET","HEAD"],"aud":["edge-eu","europe"],"ip":["203.0.113.0/24","2001:db8::/32"],"cc":["DE","FR"],"bps":100,"sub":"cust-42","ep":3}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600,"aud":["edge-eu"],"n":2,"sha":"ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600,"pol":"partners"}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"p":"generic-local/app"}],"iat":1800000000,"exp":1800003600}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600,"exp":1900000000}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600.0}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/../a"}],"iat":1800000000,"exp":1800003600,"foo":1}"#;

@@ -5,15 +5,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Answer, Call};
-use crate::access::{Action, Principal, Resource};
+use crate::access::{Action, Principal, Resource, Scope};
 use crate::audit::kind;
+use crate::clock::Timestamp;
 use crate::edge::authorize::authorize;
 use crate::edge::problem::Problem;
 use crate::edge::service::nothing;
 use crate::edge::{Body, media};
 use crate::error::Error;
 use crate::govern::Tokens;
-use crate::token::{NewUserToken, TokenId, UserTokenRecord};
+use crate::token::{NewUserToken, TokenId, TokenPrincipal, UserTokenRecord};
 
 /// Longest description of a token that is to be made, and longest word on why one is revoked.
 const QUESTION: usize = 64 << 10;
@@ -21,8 +22,30 @@ const QUESTION: usize = 64 << 10;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wish {
-    #[serde(flatten)]
-    token: NewUserToken,
+    principal: TokenPrincipal,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    expires: Option<Timestamp>,
+    /// Seconds from now, instead of `expires`.
+    #[serde(default)]
+    ttl: Option<u32>,
+    #[serde(default)]
+    scopes: Option<Vec<Scope>>,
+    #[serde(default)]
+    groups: Vec<String>,
+}
+
+impl Wish {
+    fn into_token(self, now: Timestamp) -> Result<NewUserToken, Error> {
+        let expires = match (self.expires, self.ttl) {
+            (Some(_), Some(_)) => return Err(Error::invalid("a token has `expires` or `ttl`, not both")),
+            (expires, None) => expires,
+            (None, Some(seconds)) => Some(now.plus(i64::from(seconds))),
+        };
+        let Wish { principal, description, scopes, groups, .. } = self;
+        Ok(NewUserToken { principal, description, expires, scopes, groups })
+    }
 }
 
 /// Why something is to be revoked.
@@ -73,13 +96,14 @@ impl Call<'_> {
 
     async fn make_token(&self, tokens: &Tokens, body: Body) -> Answer {
         self.may(Action::Administer, Resource::Edge)?;
-        let Wish { token } = self.json(body, QUESTION).await?;
-        let (record, secret) = tokens.mint(token, &self.asker.principal, self.asker.now).await?;
+        let wish: Wish = self.json(body, QUESTION).await?;
+        let now = self.asker.now;
+        let (record, secret) = tokens.mint(wish.into_token(now)?, &self.asker.principal, now).await?;
         let event = self.event(kind::TOKEN_CREATED).about(record.id.to_string());
         if let Err(problem) = self.record(event.because(record.principal.to_string())).await {
             // What nobody can read of has not happened.
             let reason = "its making could not be recorded";
-            tokens.revoke(record.id, "system", reason, self.asker.now).await?;
+            tokens.revoke(record.id, "system", reason, now).await?;
             return Err(problem);
         }
         let mut response = media::json(false, &shown(&record, secret.expose_str()))?;
@@ -92,9 +116,11 @@ impl Call<'_> {
         authorize(self.edge.policies(), self.asker, Action::Administer, Resource::Edge).is_ok()
     }
 
-    /// Whether the token stands for who asks, with whichever credentials.
+    /// Whether the token stands for who asks. Credentials that are narrowed see themselves alone.
     fn is_own(&self, record: &UserTokenRecord) -> bool {
-        self.asker.principal.to_string() == record.principal.to_string()
+        let principal = &self.asker.principal;
+        principal.to_string() == record.principal.to_string()
+            && (principal.scopes().is_none() || principal.credential() == Some(&*record.id.to_string()))
     }
 
     /// Why something is revoked: `{"reason": "…"}`, or a body without bytes.
