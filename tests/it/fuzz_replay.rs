@@ -260,6 +260,8 @@ fn pairings(seeds: &mut Vec<Seed>) {
     ] {
         seed(5, name, steps);
     }
+}
+
 /// Segments of the audit log: good, torn, with stale bytes behind, with a note for an entry.
 fn segments(seeds: &mut Vec<Seed>) {
     let entry = |seq: u64, rest: &str| {
