@@ -13,11 +13,13 @@ mod geo;
 mod identity;
 mod link;
 mod maintenance;
+mod pairing;
 mod policy;
 mod remote;
 mod section;
 mod tenant;
 mod token;
+mod user_token;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -83,6 +85,17 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Tokens of users and service accounts of a running edge.
+    UserToken {
+        #[command(subcommand)]
+        command: user_token::Command,
+    },
+    /// Make a pairing token, for a source or another edge to redeem.
+    PairToken(pairing::Issue),
+    /// List what a running edge is paired with.
+    Pairings(pairing::List),
+    /// End a pairing of a running edge: the other side's next request is refused.
+    Unpair(pairing::End),
     /// Take volumes that were carried here, in any order, for an edge that is not running.
     Import {
         /// The volumes.
@@ -186,47 +199,38 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     if arguments.check_config {
         return check(&arguments, &config).await;
     }
-    if let Some(Command::Verify { volumes }) = &arguments.command {
-        return Ok(airgap::verify(volumes)?);
-    }
-    match &arguments.command {
-        Some(Command::Geo { command }) => return geo::run(command),
-        Some(Command::Audit { command }) => return audit::run(command).await,
-        Some(Command::Downloads(command)) => return command.run().await,
-        _ => {}
-    }
-    if let Some(Command::Link { command }) = &arguments.command {
-        return say(link::run(command).await?);
-    }
-    if let Some(Command::Policy { command }) = arguments.command {
-        return policy::run(command).await;
-    }
-    let data = config.data.clone().ok_or_else(|| {
-        Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
-    })?;
+    let data = || {
+        config.data.clone().ok_or_else(|| {
+            Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
+        })
+    };
     let file = arguments.token_file.as_deref();
+    let tenant = config.tenant.clone();
     match arguments.command {
-        None => serve(&config, &data, file).await,
+        None => serve(&config, &data()?, file).await,
         Some(Command::Import { volumes, receipts }) => {
-            Ok(airgap::import(&config, &data, &volumes, receipts.as_deref()).await?)
+            Ok(airgap::import(&config, &data()?, &volumes, receipts.as_deref()).await?)
         }
-        Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data, &file).await?),
-        // Answered above: they need no data directory.
-        Some(
-            Command::Verify { .. }
-            | Command::Geo { .. }
-            | Command::Audit { .. }
-            | Command::Policy { .. }
-            | Command::Downloads(_),
-        ) => Ok(()),
-        Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data, config.tenant).await?),
+        Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data()?, &file).await?),
+        Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data()?, tenant).await?),
         Some(Command::Token { command: TokenCommand::Remove { name } }) => {
-            Ok(token::remove(&data, config.tenant, &name).await?)
+            Ok(token::remove(&data()?, tenant, &name).await?)
         }
         Some(Command::Token { command: TokenCommand::New { name } }) => {
+            let data = data()?;
             let to = Destination::prepare(file)?;
-            Ok(token::add(&data, config.tenant, &name, &to).await.inspect_err(|_| to.abandon())?)
+            Ok(token::add(&data, tenant, &name, &to).await.inspect_err(|_| to.abandon())?)
         }
+        Some(Command::Verify { volumes }) => Ok(airgap::verify(&volumes)?),
+        Some(Command::Geo { command }) => geo::run(&command),
+        Some(Command::Audit { command }) => audit::run(&command).await,
+        Some(Command::Downloads(command)) => command.run().await,
+        Some(Command::Link { command }) => say(link::run(&command).await?),
+        Some(Command::Policy { command }) => policy::run(command).await,
+        Some(Command::UserToken { command }) => command.run().await,
+        Some(Command::PairToken(issue)) => issue.run().await,
+        Some(Command::Pairings(list)) => list.run().await,
+        Some(Command::Unpair(end)) => end.run().await,
     }
 }
 

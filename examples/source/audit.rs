@@ -8,7 +8,7 @@ use distedge::name::NodeName;
 use distedge::source::{HttpDial, Source};
 use serde_json::json;
 
-use crate::output::{Output, count, table};
+use crate::output::{Output, table};
 
 #[derive(Subcommand)]
 pub(crate) enum Audit {
@@ -68,10 +68,8 @@ impl Audit {
             }
             Audit::Witness { edge } => {
                 let seen = source.witness(edge, &HttpDial).await?;
-                output.show(
-                    || json!(seen),
-                    || format!("Cosigned {} of {edge}.\n", count(seen.witness.size, "entries")),
-                );
+                output
+                    .show(|| json!(seen), || format!("Cosigned {} entries of {edge}.\n", seen.witness.size));
                 Ok(())
             }
             Audit::Verify { edge, path } => {
@@ -86,8 +84,7 @@ impl Audit {
                         json!({ "origin": report.origin, "signed": report.size, "first": first, "end": end })
                     },
                     || {
-                        let mut text =
-                            format!("{}: {} are signed", report.origin, count(report.size, "entries"));
+                        let mut text = format!("{}: {} entries are signed", report.origin, report.size);
                         match report.witnessed.last() {
                             Some((_, size, at)) => {
                                 text.push_str(&format!(", {size} of them were cosigned on {at}"));

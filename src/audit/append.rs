@@ -36,6 +36,18 @@ pub enum Health {
     Failed(String),
 }
 
+impl Health {
+    /// A stable lower-case name.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Health::Good => "good",
+            Health::Spare => "spare",
+            Health::Full => "full",
+            Health::Failed(_) => "failed",
+        }
+    }
+}
+
 /// A file of entries and where they are in it.
 #[derive(Clone, Debug)]
 pub(super) struct SegmentFile {
@@ -139,6 +151,11 @@ impl Append {
         }
     }
 
+    /// The start of the download whose end this event is, if it is in the log.
+    pub(super) fn start_of(&self, event: &Event) -> Option<u64> {
+        if event.kind == kind::DOWNLOAD_END { self.open.get(&event.request?).copied() } else { None }
+    }
+
     /// Takes an event; answers its number.
     pub(super) fn take(&mut self, event: &Event, reduced: Option<&Reduced>) -> Result<u64> {
         match &self.health {
@@ -150,10 +167,7 @@ impl Append {
             self.write_out()?;
             self.roll()?;
         }
-        let of = match event.request {
-            Some(request) if event.kind == kind::DOWNLOAD_END => self.open.get(&request).copied(),
-            _ => None,
-        };
+        let of = self.start_of(event);
         let mut entry = entry(event, reduced, self.next, of);
         self.scratch.clear();
         entry.fit(&mut self.scratch)?;

@@ -238,6 +238,27 @@ impl TileLog {
         latest.ok_or_else(|| Error::new(ErrorKind::Unavailable, "there is no checkpoint yet"))
     }
 
+    /// Makes everything durable that was taken before, on this thread; answers the number of the next
+    /// entry then.
+    pub fn sync(&self) -> Result<u64> {
+        let waiter = Arc::new(Waiter::default());
+        let next = {
+            let mut append = lock(&self.shared.append);
+            if let Health::Failed(why) = &append.health {
+                return Err(Error::new(ErrorKind::Unavailable, format!("the audit log failed: {why}")));
+            }
+            let next = append.written;
+            if append.synced >= append.next {
+                return Ok(append.synced);
+            }
+            append.waiting.push((next.saturating_sub(1), Arc::clone(&waiter)));
+            next
+        };
+        self.shared.wake.notify_all();
+        waiter.block()?;
+        Ok(next.max(lock(&self.shared.append).synced))
+    }
+
     /// Takes the cosignature of a witness called `name` with `key`: `note` is the checkpoint it saw,
     /// with its line.
     ///
@@ -472,9 +493,16 @@ impl Shared {
 
     /// Takes an event; the waiter is done when it is durable.
     pub(super) fn take(&self, event: &Event, durable: bool) -> Result<Arc<Waiter>> {
-        let reduced = self.people.reduce(&event.who, event.client, event.at)?;
         let mut append = lock(&self.append);
-        let seq = append.take(event, reduced.as_deref())?;
+        let seq = if append.start_of(event).is_some() {
+            // Who it was is said in the start.
+            append.take(event, None)?
+        } else {
+            drop(append);
+            let reduced = self.people.reduce(&event.who, event.client, event.at)?;
+            append = lock(&self.append);
+            append.take(event, reduced.as_deref())?
+        };
         let waiter = Arc::new(Waiter::default());
         if durable {
             append.waiting.push((seq, Arc::clone(&waiter)));
@@ -516,8 +544,9 @@ impl Shared {
             |cause| Error::io(format_args!("reading the audit log {}", self.directory.display()), cause);
         let (segments, end) = {
             let mut append = lock(&self.append);
-            if matches!(append.health, Health::Good | Health::Spare) {
-                append.write_out()?;
+            if !matches!(append.health, Health::Failed(_)) {
+                // What a full disk does not take is not there to be read.
+                let _ = append.write_out();
             }
             let begin = append.segments.partition_point(|segment| segment.first <= from);
             let Some(begin) = begin.checked_sub(1) else {

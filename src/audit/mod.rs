@@ -99,6 +99,3 @@ impl AuditSink for MemoryAudit {
         self.record(event)
     }
 }
-
-#[cfg(all(test, feature = "testing"))]
-mod tests;

@@ -71,6 +71,8 @@ pub(super) struct People {
 
 struct State {
     month: String,
+    /// When the next month begins, in seconds; 0 if nobody looked yet.
+    until: i64,
     monthly: Zeroizing<Vec<u8>>,
     tags: Zeroizing<Vec<u8>>,
     remembered: HashMap<(String, Option<IpAddr>), Arc<Reduced>>,
@@ -106,6 +108,7 @@ impl People {
         let state = match secret {
             Some(secret) => State {
                 month: String::from_utf8_lossy(&secret[..6]).into_owned(),
+                until: 0,
                 monthly: Zeroizing::new(secret[6..38].to_vec()),
                 tags: Zeroizing::new(secret[38..70].to_vec()),
                 remembered: HashMap::new(),
@@ -114,6 +117,7 @@ impl People {
             },
             None => State {
                 month: String::new(),
+                until: 0,
                 monthly: Zeroizing::default(),
                 tags: Zeroizing::new(Secret::random(32)?.expose().to_vec()),
                 remembered: HashMap::new(),
@@ -138,11 +142,14 @@ impl People {
         }
         let mut state = self.lock();
         let key = (if user.is_some() { who.to_owned() } else { String::new() }, ip);
-        let month = month(at);
-        // Events come a little out of order; a clock that jumps back must not change the key.
-        if month > state.month {
-            state.month = month;
-            self.rotate(&mut state)?;
+        if at.as_unix() >= state.until {
+            let month = month(at);
+            // Events come a little out of order; a clock that jumps back must not change the key.
+            if month > state.month {
+                state.month = month;
+                self.rotate(&mut state)?;
+            }
+            state.until = month_after(&state.month);
         }
         if let Some(known) = state.remembered.get(&key) {
             return Ok(Some(Arc::clone(known)));
@@ -383,6 +390,17 @@ impl People {
 fn month(at: Timestamp) -> String {
     let text = at.to_string();
     [&text[..4], &text[5..7]].concat()
+}
+
+/// When the month after this one begins, in seconds since 1970.
+fn month_after(month: &str) -> i64 {
+    let (year, number) = month.split_at(4);
+    let next = match (year.parse::<u32>(), number.parse::<u32>()) {
+        (Ok(year), Ok(12)) => format!("{:04}-01-01T00:00:00Z", year + 1),
+        (Ok(year), Ok(number)) => format!("{year:04}-{:02}-01T00:00:00Z", number + 1),
+        _ => return 0,
+    };
+    next.parse::<Timestamp>().map_or(i64::MAX, Timestamp::as_unix)
 }
 
 /// The /24 or the /48 of an address.

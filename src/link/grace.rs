@@ -86,7 +86,8 @@ impl Grace {
         }
         let mut ends: Vec<Timestamp> = self.entries.values().map(|entry| entry.until).collect();
         let keep = ends.len() * 3 / 4;
-        let (_, last, _) = ends.select_nth_unstable(keep.min(ends.len() - 1));
+        let at = keep.min(ends.len() - 1);
+        let (_, last, _) = ends.select_nth_unstable(at);
         let (last, mut ties) = (*last, self.entries.len() - keep);
         self.entries.retain(|_, entry| {
             let far = entry.until >= last && ties > 0;

@@ -15,7 +15,7 @@ use crate::edge::authorize::authorize;
 use crate::edge::problem::Problem;
 use crate::edge::service::nothing;
 use crate::edge::tenancy::mount;
-use crate::edge::{Body, media};
+use crate::edge::{Body, Connection, media};
 use crate::error::{Error, ErrorKind};
 use crate::govern::{KeyRecord, LinkInfo, Links, MintOrder, Minted, PolicyRecord, RevocationUpdate};
 use crate::key::PublicKey;
@@ -162,7 +162,7 @@ impl Call<'_> {
             [] if self.admitted.method == Method::POST => {
                 let order: MintOrder = self.json(body, QUESTION).await?;
                 let minted = self.mint(links, &order).await?;
-                let url = self.absolute(&minted.path);
+                let url = self.absolute(links, &minted.path);
                 let answer = json!({
                     "id": minted.record.claims.id,
                     "url": url.expose_str(),
@@ -400,7 +400,7 @@ impl Call<'_> {
                 }
                 let order = MintOrder { resources: vec![resource], expires, ..MintOrder::default() };
                 let minted = self.mint(links, &order).await?;
-                let url = self.absolute(&minted.path);
+                let url = self.absolute(links, &minted.path);
                 let mut response = media::document(false, "text/plain", url.expose());
                 *response.status_mut() = StatusCode::CREATED;
                 let id = HeaderValue::try_from(minted.record.claims.id.to_string())
@@ -439,17 +439,19 @@ impl Call<'_> {
         Note { reason: reason.to_owned(), who: self.asker.principal.to_string(), at: self.asker.now }
     }
 
-    /// The URL of a path of this edge, as far as the request tells under which name it is reached.
-    fn absolute(&self, path: &Secret) -> Secret {
+    /// The URL of a path of this edge: under the address that the operator named, or under which the
+    /// request found it.
+    fn absolute(&self, links: &Links, path: &Secret) -> Secret {
         let path = path.expose_str().unwrap_or_default();
         let mount = mount(self.parts);
+        if let Some(base) = links.base() {
+            return Secret::new(format!("{}{mount}{path}", base.trim_end_matches('/')));
+        }
+        let secure = self.parts.extensions.get::<Connection>().is_some_and(|connection| connection.secure);
+        let scheme = if secure { "https" } else { "http" };
         let host = self.parts.headers.get(HOST).and_then(|host| host.to_str().ok());
-        let host = self.parts.uri.authority().map(|authority| authority.as_str()).or(host);
-        match host {
-            Some(host) => {
-                let scheme = self.parts.uri.scheme_str().unwrap_or("http");
-                Secret::new(format!("{scheme}://{host}{mount}{path}"))
-            }
+        match self.parts.uri.authority().map(|authority| authority.as_str()).or(host) {
+            Some(host) => Secret::new(format!("{scheme}://{host}{mount}{path}")),
             None => Secret::new(format!("{mount}{path}")),
         }
     }

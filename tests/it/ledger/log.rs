@@ -5,15 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::*;
-use crate::access::{Identity, Principal};
-use crate::clock::{Clock, Timestamp};
-use crate::digest::Digest;
-use crate::error::ErrorKind;
-use crate::key::{Algorithm, PublicKey, Signer, SigningKey};
-use crate::name::{ArtifactPath, BundleName, RepositoryName, Version};
-use crate::testing::sim::{Fault, OpKind, SimDisk};
-use crate::testing::{ManualClock, block_on};
+use distedge::access::{Identity, Principal};
+use distedge::audit::{
+    AuditSink as _, Entry, Event, Format, Health, LogOptions, Report, TileLog, Trusted, Witness, kind,
+    segment, verify,
+};
+use distedge::clock::{Clock, Timestamp};
+use distedge::digest::Digest;
+use distedge::error::{ErrorKind, Result};
+use distedge::key::{Algorithm, PublicKey, Signer as _, SigningKey};
+use distedge::merkle;
+use distedge::name::{ArtifactPath, BundleName, RepositoryName, Version};
+use distedge::testing::sim::{Fault, OpKind, SimDisk};
+use distedge::testing::{ManualClock, block_on};
 
 const NOW: Timestamp = Timestamp::from_unix(1_795_323_600);
 const ORIGIN: &str = "distedge/e1/default";
@@ -144,8 +148,8 @@ fn what_was_taken_is_read_back_and_verifies() {
     assert_eq!((person.who.as_str(), person.ip.unwrap().to_string().as_str()), ("user:alice", "192.0.2.0"));
     for (index, size) in [(0, 1), (5, 1402), (1401, 1402), (255, 256), (700, 1025)] {
         let proof = log.inclusion(index, size).unwrap();
-        let leaf = crate::merkle::leaf(&log.entry(index).unwrap().encode());
-        assert!(crate::merkle::verify_inclusion(&leaf, index, size, &proof, &log.root(size).unwrap()));
+        let leaf = merkle::leaf(&log.entry(index).unwrap().encode());
+        assert!(merkle::verify_inclusion(&leaf, index, size, &proof, &log.root(size).unwrap()));
     }
     drop(log);
     let report = check(directory.path(), &key.public_key());
@@ -156,7 +160,7 @@ fn what_was_taken_is_read_back_and_verifies() {
     fill(&log, 1000, 300);
     let later = log.flush().unwrap();
     let proof = log.consistency(1402, later.size).unwrap();
-    assert!(crate::merkle::verify_consistency(1402, &checkpoint.root, later.size, &later.root, &proof));
+    assert!(merkle::verify_consistency(1402, &checkpoint.root, later.size, &later.root, &proof));
     assert!(check(directory.path(), &key.public_key()).is_good());
     assert!(TileLog::open(directory.path(), ORIGIN, key.clone(), clock(), small()).is_err(), "it is open");
 }
@@ -605,7 +609,7 @@ fn a_full_disk_uses_the_spare_segment_and_then_says_so() {
     let log = on_disk(&disk, &key, small()).unwrap();
     block_on(log.record_durable(administrative(0))).unwrap();
     log.flush().unwrap();
-    while lock_spare(&log) {
+    while !disk.files().iter().any(|path| path.ends_with("spare")) {
         std::thread::sleep(Duration::from_millis(5));
     }
     // What is filled already can be written to; nothing more can be had.
@@ -635,11 +639,6 @@ fn a_full_disk_uses_the_spare_segment_and_then_says_so() {
     drop(log);
     let again = on_disk(&disk.crash_image(disk.points(), 0), &key, small()).unwrap();
     assert!(found.is_subset(&objects(&again)));
-}
-
-/// Whether the spare segment is not there yet.
-fn lock_spare(log: &TileLog) -> bool {
-    log.shared.append.lock().unwrap().spare.is_none()
 }
 
 /// What is missing at the end is told from the last checkpoint.
@@ -705,27 +704,15 @@ fn crash_programme(wanted: usize) -> usize {
         for point in 0..=last {
             for seed in 0..6 {
                 let image = disk.crash_image(point, if seed < 4 { seed } else { seed + round * 100 });
-                let shared = log::Shared::open(
-                    Arc::new(image.clone()),
-                    Path::new("/log"),
-                    ORIGIN,
-                    key.clone(),
-                    clock(),
-                    options(),
-                )
-                .unwrap();
+                let log = on_disk(&image, &key, options()).unwrap();
                 let mut order: Vec<u64> = Vec::new();
-                shared
-                    .entries(0, |_, bytes| {
-                        let entry = Entry::read(bytes)?;
-                        let minted = entry.kind.as_str() == kind::LINK_MINTED;
-                        order.extend(
-                            entry.about.filter(|_| minted).and_then(|about| about.parse::<u64>().ok()),
-                        );
-                        Ok(true)
-                    })
-                    .unwrap();
-                drop(shared);
+                log.entries(0, |_, bytes| {
+                    let entry = Entry::read(bytes)?;
+                    let minted = entry.kind.as_str() == kind::LINK_MINTED;
+                    order.extend(entry.about.filter(|_| minted).and_then(|about| about.parse::<u64>().ok()));
+                    Ok(true)
+                })
+                .unwrap();
                 let found: BTreeSet<u64> = order.iter().copied().collect();
                 let must = durable.iter().filter(|(_, from)| *from <= point);
                 let killed = written.iter().filter(|(_, from)| seed == 1 && *from <= point);
@@ -736,11 +723,10 @@ fn crash_programme(wanted: usize) -> usize {
                 assert!(order.is_sorted());
                 if seed > 3 {
                     // What was recovered is one tree, and a second crash finds the same.
-                    let log = on_disk(&image, &key, options()).unwrap();
                     let size = log.flush().unwrap().size;
-                    let mut tree = crate::merkle::Frontier::new();
+                    let mut tree = merkle::Frontier::new();
                     log.entries(0, |_, bytes| {
-                        tree.push(crate::merkle::leaf(bytes), |_, _| {});
+                        tree.push(merkle::leaf(bytes), |_, _| {});
                         Ok(tree.size() < size)
                     })
                     .unwrap();
