@@ -13,11 +13,13 @@ mod geo;
 mod identity;
 mod link;
 mod maintenance;
+mod pairing;
 mod policy;
 mod remote;
 mod section;
 mod tenant;
 mod token;
+mod user_token;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -83,6 +85,17 @@ enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Tokens of users and service accounts of a running edge.
+    UserToken {
+        #[command(subcommand)]
+        command: user_token::Command,
+    },
+    /// Make a pairing token, for a source or another edge to redeem.
+    PairToken(pairing::Issue),
+    /// List what a running edge is paired with.
+    Pairings(pairing::List),
+    /// End a pairing of a running edge: the other side's next request is refused.
+    Unpair(pairing::End),
     /// Take volumes that were carried here, in any order, for an edge that is not running.
     Import {
         /// The volumes.
@@ -214,6 +227,10 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Downloads(command)) => command.run().await,
         Some(Command::Link { command }) => say(link::run(&command).await?),
         Some(Command::Policy { command }) => policy::run(command).await,
+        Some(Command::UserToken { command }) => command.run().await,
+        Some(Command::PairToken(issue)) => issue.run().await,
+        Some(Command::Pairings(list)) => list.run().await,
+        Some(Command::Unpair(end)) => end.run().await,
     }
 }
 

@@ -8,7 +8,8 @@ use distedge::distribute::Window;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
 use distedge::secret::Secret;
-use distedge::source::{EdgeRecord, Source};
+use distedge::source::{EdgeRecord, HttpDial, PairOptions, Source};
+use distedge::token::PairingToken;
 use serde_json::json;
 
 use crate::keys::read_secret;
@@ -18,6 +19,27 @@ use crate::output::{Output, bytes, table};
 pub(crate) enum Edge {
     /// Add an edge, or change what is known of it: what is not given stays as it is.
     Add(Box<Add>),
+    /// Pair with an edge: redeem a pairing token that its administrator made.
+    ///
+    /// From then on every call to the edge carries a master token and is signed by this source's
+    /// identity key. The edge is added if it is not known.
+    Pair(Box<Pair>),
+    /// End the pairing with an edge.
+    Unpair {
+        /// Its name.
+        name: NodeName,
+        /// Why.
+        #[arg(long, default_value = "unpaired by the source")]
+        reason: String,
+        /// Forget the master token even if the edge cannot be told.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Replace the master token of a paired edge.
+    Rotate {
+        /// Its name.
+        name: NodeName,
+    },
     /// Limit what goes to an edge, and when.
     Set(Set),
     /// List the edges.
@@ -104,10 +126,11 @@ pub(crate) struct Add {
     name: NodeName,
     /// Where it is reached, like https://edge.example:8443.
     url: String,
-    /// A file with the token the edge printed at its first start; `-` is standard input.
+    /// Deprecated: `edge pair` needs no such token. A file with a control token of the edge, for an
+    /// edge that is not paired; `-` is standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     token_file: Option<PathBuf>,
-    /// The token itself. Others on this machine can read it from the process list: prefer
+    /// Deprecated, as --token-file: the token itself. Others on this machine can read it from the process list: prefer
     /// --token-file or the environment.
     #[arg(long, env = "DISTEDGE_EDGE_TOKEN", hide_env_values = true)]
     token: Option<String>,
@@ -161,10 +184,68 @@ impl Add {
                 .warn(&format!("the token for {} travels unencrypted: use https outside of tests", edge.url));
         }
         source.set_edge(&edge, token.as_ref()).await?;
-        if source.edge_token(&edge.name)?.is_none() {
-            output.warn(&format!("the edge {} has no token yet, and will not let this source in", edge.name));
+        if source.credentials(&edge.name).await?.token.is_none() {
+            output.warn(&format!(
+                "the edge {} will not let this source in yet: pair with it by `edge pair`",
+                edge.name
+            ));
         }
         output.show(|| json!(edge), || format!("The edge {} is known at {}.", edge.name, edge.url));
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Pair {
+    /// Its name, as the pairing token says it.
+    name: NodeName,
+    /// Where it is reached, like https://edge.example:8443.
+    url: String,
+    /// A file with the pairing token; `-` is standard input.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pairing_token_file: PathBuf,
+    /// The fingerprint of the edge's key that its administrator read out; another one is refused.
+    #[arg(long, value_name = "FINGERPRINT")]
+    fingerprint: Option<String>,
+    /// What this source is to be called at the edge.
+    #[arg(long, value_name = "NAME")]
+    call_me: Option<NodeName>,
+    /// Where this source is reached, if it can be.
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+    /// A file with the certificate authority to trust for it, in PEM.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+impl Pair {
+    async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+        let token = PairingToken::parse(&read_secret(&self.pairing_token_file)?)?;
+        let found = token.issuer_fingerprint();
+        if let Some(expected) = &self.fingerprint
+            && *expected != found
+        {
+            let message = format!("the pairing token names the key {found}, not {expected}");
+            return Err(Error::new(ErrorKind::Untrusted, message));
+        }
+        output.note(&format!("Pairing with {}, whose key is {found}.", token.issuer()));
+        let known = source.edge(&self.name).await?;
+        let mut edge = known.unwrap_or_else(|| EdgeRecord::new(self.name.clone(), &self.url));
+        edge.url.clone_from(&self.url);
+        if let Some(file) = &self.ca {
+            let found = std::fs::canonicalize(file);
+            edge.ca = Some(found.map_err(|cause| Error::io(format!("reading {}", file.display()), cause))?);
+        }
+        if travels_in_the_clear(&edge.url) {
+            output
+                .warn(&format!("what goes to {} travels unencrypted: use https outside of tests", edge.url));
+        }
+        let options = PairOptions { name: self.call_me.clone(), base_url: self.base_url.clone() };
+        let pairing = source.pair(&edge, &token, &options, &HttpDial).await?;
+        output.show(
+            || json!(pairing),
+            || format!("Paired with {}; `sync` brings it the keys and its bundles.", edge.name),
+        );
         Ok(())
     }
 }
@@ -174,6 +255,22 @@ impl Edge {
         match self {
             Edge::Add(add) => add.run(source, output).await?,
             Edge::Set(set) => set.run(source, output).await?,
+            Edge::Pair(pair) => pair.run(source, output).await?,
+            Edge::Unpair { name, reason, force } => {
+                let told = source.unpair(name, reason, &HttpDial, *force).await?;
+                let how = if told { "the edge knows" } else { "the edge was not told" };
+                output.show(
+                    || json!({"unpaired": name, "told": told}),
+                    || format!("The pairing with {name} is over; {how}."),
+                );
+            }
+            Edge::Rotate { name } => {
+                let pairing = source.rotate_pairing(name, &HttpDial).await?;
+                output.show(
+                    || json!(pairing),
+                    || format!("{name} has master token {} of this pairing.", pairing.epoch),
+                );
+            }
             Edge::List => {
                 let edges = source.edges().await?;
                 output.show(

@@ -35,6 +35,8 @@ pub(crate) enum Key {
     },
     /// List the keys.
     List,
+    /// Show which edges have the keys of today. Every `sync` brings them to all, new edges included.
+    Status,
     /// Print a public key as other tools read it (PEM, or an armored OpenPGP block).
     Export {
         #[command(flatten)]
@@ -152,6 +154,7 @@ impl Key {
                 shown(output, "Imported", named.root, &pair);
             }
             Key::List => list(source, output).await?,
+            Key::Status => status(source, output).await?,
             Key::Export { key } => {
                 let ring = source.ring(role(key.root)).await?;
                 let pair = ring.keys.pair(&key.alias)?;
@@ -244,6 +247,33 @@ async fn list(source: &Source, output: &Output) -> Result<()> {
                     "Bundles need the signatures of {} of the release owners, the trust document of {} of the root owners.",
                     release.threshold, root.threshold
                 )
+        },
+    );
+    Ok(())
+}
+
+async fn status(source: &Source, output: &Output) -> Result<()> {
+    let (version, all, edges) = source.key_status().await?;
+    let word = |value: serde_json::Value| value.as_str().unwrap_or("-").to_owned();
+    output.show(
+        || json!({"status": all, "version": version, "details": edges}),
+        || {
+            let row = |edge: &distedge::source::KeyStatus| {
+                vec![
+                    edge.edge.to_string(),
+                    edge.held.map_or_else(|| "-".to_owned(), |held| held.to_string()),
+                    word(json!(edge.state)),
+                    edge.at.map_or_else(|| "never".to_owned(), |at| at.to_string()),
+                    edge.error.clone().unwrap_or_default(),
+                ]
+            };
+            let rows: Vec<_> = edges.iter().map(row).collect();
+            let wanted = match version {
+                Some(version) => format!("trust document {version} has the keys of today"),
+                None => "the keys of today go out with the next sync".to_owned(),
+            };
+            table(&["EDGE", "TRUST", "STATUS", "SEEN", "ERROR"], &rows)
+                + &format!("{}; {wanted}.", word(json!(all)))
         },
     );
     Ok(())

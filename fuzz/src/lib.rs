@@ -14,6 +14,7 @@ mod link;
 mod mmdb;
 mod openpgp;
 mod pack;
+mod pairing;
 mod policy;
 mod text;
 
@@ -28,6 +29,7 @@ pub use link::{ISSUED, base64url, link_claims, link_token, minted, unbase64url};
 pub use mmdb::mmdb;
 pub use openpgp::{FIXTURES, openpgp};
 pub use pack::pack;
+pub use pairing::pairing;
 pub use policy::{Draw, compare, policy, some_document, some_request};
 pub use text::{pattern, query, range, target};
 
@@ -55,6 +57,7 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("delta_code", delta_code),
     ("apply", apply),
     ("plan", plan),
+    ("pairing", pairing),
     ("audit_segment", audit_segment),
     ("mmdb", mmdb),
     ("link_token", link_token),

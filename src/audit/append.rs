@@ -36,6 +36,18 @@ pub enum Health {
     Failed(String),
 }
 
+impl Health {
+    /// A stable lower-case name.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Health::Good => "good",
+            Health::Spare => "spare",
+            Health::Full => "full",
+            Health::Failed(_) => "failed",
+        }
+    }
+}
+
 /// A file of entries and where they are in it.
 #[derive(Clone, Debug)]
 pub(super) struct SegmentFile {

@@ -103,6 +103,11 @@ impl Question {
         &self.described
     }
 
+    /// The bundles that hold the artifact.
+    pub fn holders(&self) -> &[Holder] {
+        &self.holders
+    }
+
     /// Whether it is about an artifact that no bundle is described for.
     pub fn lacks_holders(&self) -> bool {
         self.holders.is_empty() && self.described.path.is_some()

@@ -154,6 +154,28 @@ impl CompiledPolicy {
         };
         Explanation { decision: outcome, rule, reason, steered, steps: chain.steps, left_out: chain.left_out }
     }
+
+    /// What the policy says of a request by the holder of a signed URL that opens the artifact: no
+    /// grant is asked for, restrictions bind it.
+    pub fn explain_link(&self, request: &AccessRequest<'_>) -> Explanation {
+        let why = "what a signed URL opens, it says itself";
+        let step = Step {
+            stage: Stage::Builtin,
+            rule: "link".to_owned(),
+            verdict: Verdict::Permits,
+            why: why.to_owned(),
+        };
+        let mut explanation = Explanation {
+            decision: Outcome::Permit,
+            rule: "link".to_owned(),
+            reason: why.to_owned(),
+            steered: None,
+            steps: vec![step],
+            left_out: 0,
+        };
+        explanation.add_target(self, request);
+        explanation
+    }
 }
 
 impl Explanation {

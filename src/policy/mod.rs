@@ -29,8 +29,7 @@ use crate::access::{AccessRequest, Action, Decision, Principal, Refusal, Refusal
 pub use compiled::CompiledPolicy;
 pub use describe::{Described, Question};
 pub use document::{
-    Choice, Chosen, Document, GeoRules, Grant, MAX_DOCUMENT, MAX_RULES, Otherwise, Restriction, Sides, Stale,
-    Steer,
+    Choice, Chosen, Document, Grant, MAX_DOCUMENT, MAX_RULES, Otherwise, Restriction, Sides, Steer,
 };
 pub use duty::{Duties, History};
 pub use explain::{Explanation, Outcome, Stage, Steered, Step, Verdict};

@@ -273,7 +273,6 @@ fn a_document_is_refused_with_the_place_of_every_fault() {
             { "name": "s" },
             { "name": "t", "countries": { "deny": [] }, "bundles": [] },
         ],
-        "geo": { "stale": "maybe", "max_age_days": 0 },
         "duties": { "four_eyes": ["read"], "signer_may_not_distribute": "yes" },
     }));
     for fault in [
@@ -287,8 +286,6 @@ fn a_document_is_refused_with_the_place_of_every_fault() {
         "restrict[1]: it restricts nothing",
         "restrict[2].countries.deny: it is empty",
         "restrict[2].bundles: it is empty",
-        "geo.stale: expected",
-        "geo.max_age_days: expected",
         "duties.four_eyes[0]: only distribute and withdraw",
         "duties.signer_may_not_distribute: expected",
     ] {

@@ -1,4 +1,4 @@
-//! What governs a source: the policy and the user tokens in its own records, and its identity.
+//! What governs a source: the policy and the user tokens in its own records.
 
 use std::sync::Arc;
 
@@ -8,12 +8,8 @@ use crate::audit::AuditSink;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::govern::{Policies, Tokens};
-use crate::key::{Algorithm, Signer as _, SigningKey};
 use crate::policy::PolicySet;
 use crate::secret::Secret;
-
-/// What the identity key is called in the vault.
-const IDENTITY: &str = "identity.secret";
 
 /// The policy and the user tokens of a source, kept in its own records.
 ///
@@ -38,19 +34,6 @@ impl Source {
             policies: Policies::open(self.meta().clone(), tenant).await?,
             tokens: Tokens::open(self.meta().clone(), tenant).await?,
         })
-    }
-
-    /// The key that says who this source is, made when it is asked for the first time. It signs the
-    /// source's log; releases are signed by the keys of the rings.
-    pub fn identity(&self) -> Result<SigningKey> {
-        if let Some(secret) = self.vault.get(IDENTITY)? {
-            return SigningKey::from_secret(&secret)
-                .map_err(|error| error.context("the source's identity key"));
-        }
-        let key = SigningKey::generate(Algorithm::Ed25519, "", self.clock.now())?;
-        self.vault.put(IDENTITY, &key.to_secret())?;
-        tracing::info!(id = %key.public_key().id(), "the source has an identity key");
-        Ok(key)
     }
 }
 

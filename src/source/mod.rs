@@ -20,6 +20,7 @@ mod converge;
 mod dial;
 mod edges;
 mod file;
+mod governance;
 mod keys;
 mod pairing;
 mod propagation;
@@ -51,6 +52,7 @@ pub use self::converge::{
 #[cfg(feature = "client")]
 pub use self::dial::HttpDial;
 pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
+pub use self::governance::Governance;
 pub use self::keys::{NewKey, Ring, Role};
 pub use self::pairing::{PairOptions, PairingRecord};
 pub use self::propagation::{KeyState, KeyStatus, Propagation};

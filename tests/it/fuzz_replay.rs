@@ -108,6 +108,7 @@ fn made() -> Vec<Seed> {
     }
     documents(&mut seeds);
     packs(&mut seeds);
+    pairings(&mut seeds);
     links(&mut seeds);
     segments(&mut seeds);
     databases(&mut seeds);
@@ -171,7 +172,7 @@ const PROXY: [&[u8]; 6] = [
 
 const POLICIES: &str = r#"{"grant":[{"name":"all","to":["authenticated","anonymous"],"may":["read","list"],"on":["files/**"]}],"restrict":[{"name":"office","on":["files/shop/**"],"networks":{"allow":["office"],"deny":["10.0.0.1"]}}],"networks":{"office":["10.0.0.0/8"]}}
 {"grant":[{"name":"ops","to":["group:ops"],"may":["read"],"on":["*"]}],"groups":{"ops":["user:ann","service:ci"]},"steer":[{"name":"one","repository":"files","from":"shop/current/**","to":"shop/{version}/**","bundle":"shop","choose":[{"countries":["DE"],"languages":["de"],"version":"1.0"},{"languages":["fr"],"alias":"stable"}],"otherwise":{"version":"2.0"}}]}
-{"restrict":[{"name":"hours","bundles":["shop"],"versions":["1.*"],"hours":["mon-fri 08:00-18:00"],"principals":["link","use-case:peer"],"actions":["read","mint"]}],"duties":{"signer_may_not_distribute":true,"four_eyes":["distribute"]},"geo":{"max_age_days":30,"stale":"serve"},"description":"x"}
+{"restrict":[{"name":"hours","bundles":["shop"],"versions":["1.*"],"hours":["mon-fri 08:00-18:00"],"principals":["link","use-case:peer"],"actions":["read","mint"]}],"duties":{"signer_may_not_distribute":true,"four_eyes":["distribute"]},"description":"x"}
 {"networks":{"bad":["10.0.0.5/8"]}}
 {"restrict":[{"name":"a","networks":{"allow":["0.0.0.0/0"]}}]}
 {"grants":[]}
@@ -207,6 +208,57 @@ fn databases(seeds: &mut Vec<Seed>) {
                 seeds.push(("mmdb", path.file_stem().unwrap().to_str().unwrap().to_owned(), bytes));
             }
         }
+    }
+}
+
+/// Pairing tokens, messages and states as they look, and programmes of what is done with them.
+fn pairings(seeds: &mut Vec<Seed>) {
+    use distedge::token::{
+        ControlRequest, ControlSigner, Issuer, MasterToken, NewPairing, PairingState, Redeemer, Redemption,
+        SignedBody, TokenId, UserToken,
+    };
+    let mut seed = |way: u8, name: &str, bytes: &[u8]| {
+        seeds.push(("pairing", format!("{way}-{name}"), [&[way], bytes].concat()));
+    };
+    let key = || SigningKey::generate(Algorithm::Ed25519, "", NOW).unwrap();
+    let (edge, source, name) = (key(), key(), "e1".parse().unwrap());
+    let issuer = Issuer { name: &name, signer: &edge, roots: None };
+    let new = NewPairing::new(distedge::access::UseCase::SourceEdge);
+    let (issued, token) = PairingState::issue(&issuer, new, "user:root".into(), NOW).unwrap();
+    let redeemer =
+        Redeemer { name: "s1".parse().unwrap(), base_url: Some("https://s1.test".into()), roots: None };
+    let request = Redemption::begin(token.clone(), &redeemer, &source, NOW).unwrap();
+    let master = MasterToken::mint(token.id()).unwrap();
+    let step = issued.clone().redeem(&issuer, request.request(), None, &master, NOW);
+    let answer = step.result.unwrap();
+    let confirm = master.confirm(&source, NOW).unwrap();
+    let confirmed = step.state.clone().confirm(&confirm, NOW).state;
+    let text = token.to_text();
+    seed(0, "token", text.expose());
+    seed(0, "cut", &text.expose()[..60]);
+    seed(1, "redeem", &request.request().to_json());
+    seed(1, "answer", &answer.to_json());
+    seed(1, "confirm", &confirm.to_json());
+    let header = ControlSigner::new(std::sync::Arc::new(source));
+    let asked = ControlRequest { method: "GET", target: "/" };
+    seed(2, "digest", header.sign(asked, SignedBody::of(b""), NOW).unwrap().as_bytes());
+    seed(2, "stream", header.sign(asked, SignedBody::Stream, NOW).unwrap().as_bytes());
+    seed(3, "master", master.secret().expose());
+    seed(3, "user", UserToken::mint(TokenId::random().unwrap()).unwrap().secret().expose());
+    for (name, state) in [("issued", &issued), ("consumed", &step.state), ("confirmed", &confirmed)] {
+        seed(4, name, &serde_json::to_vec(state).unwrap());
+    }
+    // Who and what, and how long after the last.
+    for (name, steps) in [
+        ("paired", &[0, 0, 2, 0][..]),
+        ("rotated", &[0, 0, 2, 0, 4, 10, 4, 255, 4, 255]),
+        ("again", &[0, 0, 0, 5, 2, 0, 0, 1]),
+        ("replayed", &[0, 0, 1, 0, 0, 0, 2, 0]),
+        ("replayed-late", &[1, 0, 3, 0, 0, 200, 5, 0]),
+        ("late", &[0, 0, 2, 60, 0, 0]),
+        ("expired", &[6, 255, 0, 255, 2, 0]),
+    ] {
+        seed(5, name, steps);
     }
 }
 

@@ -251,6 +251,8 @@ async fn an_explanation_agrees_with_what_clients_get() {
     assert_eq!(explain(old).await["rule"], "not old");
     let new = json!({ "repository": "files", "path": "shop/2.0/app", "address": "203.0.113.66" });
     assert_eq!(explain(new).await["decision"], "permit");
+    let link = json!({ "principal": "link:x", "repository": "files", "path": "shop/1.0/app", "address": "203.0.113.66" });
+    assert_eq!(explain(link).await["rule"], "not old");
     let mint = json!({ "action": "mint", "repository": "files", "path": "shop/2.0/app" });
     assert_eq!(explain(mint).await["decision"], "unseen");
     assert_eq!(gate.ask(Method::POST, "/api/v1/explain", r#"{"pth":"x"}"#).await.0, StatusCode::BAD_REQUEST);
@@ -288,13 +290,30 @@ async fn a_policy_is_tried_on_the_downloads_of_the_past() {
     assert_eq!(gate.ask(Method::POST, "/api/v1/policy/replay", &never).await.1["judged"], 0);
 }
 
+/// An alias has a path of its own. What is closed under one of the two paths is closed under both.
+#[tokio::test]
+async fn an_alias_is_no_way_around_a_restriction() {
+    let gate = gate(AddressHeader::None).await;
+    let alias = "/files/shop/latest/app";
+    assert_eq!(gate.get(alias, PEER, &[]).await.0, StatusCode::UNAUTHORIZED);
+    for on in ["files/shop/latest/**", "files/shop/2.0/**", "files/shop/2.0/tool"] {
+        let rule = json!({ "name": "r", "on": [on], "networks": { "allow": ["198.51.100.0/24"] } });
+        gate.put(json!({ "grant": everybody_reads(), "restrict": [rule] })).await;
+        assert_eq!(gate.get(alias, PEER, &[]).await.0, StatusCode::FORBIDDEN, "{on}");
+        assert_eq!(gate.get(alias, "198.51.100.1:1", &[]).await.0, StatusCode::OK, "{on}");
+        let question = json!({ "repository": "files", "path": "shop/latest/app", "address": "192.0.2.1" });
+        let (_, answer) = gate.ask(Method::POST, "/api/v1/explain", &question.to_string()).await;
+        assert_eq!(answer["explanation"]["decision"], "forbid", "{on}: {answer}");
+    }
+}
+
 #[test]
 fn the_example_shows_every_key_of_a_policy() {
     let text = include_str!("../../examples/edge/policy.toml");
     let value: Value = toml::from_str(text).unwrap();
     let document = Document::from_value(&value).unwrap();
     let written = document.to_value();
-    for key in ["description", "groups", "networks", "grant", "restrict", "steer", "duties", "geo"] {
+    for key in ["description", "groups", "networks", "grant", "restrict", "steer", "duties"] {
         assert!(written.get(key).is_some(), "{key}");
     }
     assert_eq!(Document::from_json(&document.to_json()).unwrap(), document);

@@ -17,6 +17,7 @@ mod identity;
 mod lane;
 mod ledger;
 mod link;
+mod pairing;
 mod policy;
 mod process;
 mod source;

@@ -15,7 +15,7 @@
 //! | `/api/v1/volumes` | POST | `receive` |
 //! | `/api/v1/keys`, `/api/v1/keys/{id}` | GET | anyone |
 //! | `/api/v1/repositories`, `…/{name}` | GET; PUT | `administer` |
-//! | `/api/v1/events` | GET | `audit` |
+//! | `/api/v1/events`, `/api/v1/governance` | GET | `audit` |
 //! | `/api/v1/link-keys`, `…/{kid}/retire`, `…/{kid}/revoke` | GET, POST; POST | `administer` |
 //! | `/api/v1/links`, `…/{id}` | GET, POST; GET, DELETE | `mint` and `read` on what the link opens |
 //! | `/api/v1/links/revoke` | POST | `mint` (a subject), `administer` |
@@ -48,7 +48,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::access::{Action, Resource};
-use crate::audit::Event;
+use crate::audit::{Event, Health};
 use crate::bundle::limits;
 use crate::catalog::RepositoryRecord;
 use crate::digest::Digest;
@@ -57,6 +57,7 @@ use crate::distribute::{BundleAnswer, UploadAnswer};
 use crate::distribute::{HaveQuestion, PartsQuestion, SectionsQuestion};
 use crate::edge::authorize::{Asker, authorize};
 use crate::edge::budget::Share;
+use crate::edge::download::restricted;
 use crate::edge::problem::Problem;
 use crate::edge::service::{Edge, allowed, nothing};
 use crate::edge::{Admitted, Body, document, media};
@@ -144,6 +145,7 @@ pub(super) async fn route(
         ["api", "v1", "repositories"] => call.repositories().await,
         ["api", "v1", "repositories", name] => call.repository(name, body).await,
         ["api", "v1", "events"] => call.events().await,
+        ["api", "v1", "governance"] => call.governance(),
         ["api", "v1", "audit", rest @ ..] => call.audit(rest, body).await,
         ["api", "v1", "downloads"] => call.downloads().await,
         ["api", "v1", "gc"] => {
@@ -479,6 +481,32 @@ impl Call<'_> {
         media::json(self.admitted.head, &self.edge.receiver().catalog().events(1000).await?)
     }
 
+    /// What governs the edge at the moment, and how that is.
+    fn governance(&self) -> Answer {
+        self.methods("GET, HEAD")?;
+        self.may(Action::Audit, Resource::Edge)?;
+        let governance = self.edge.governance();
+        let ledger = governance.ledger.as_ref().map(|ledger| {
+            let health = ledger.health();
+            json!({
+                "origin": ledger.origin(),
+                "entries": ledger.len(),
+                "health": health.as_str(),
+                "good": health == Health::Good,
+            })
+        });
+        let geo = governance.geo.state();
+        let policy = self.edge.policies_in_force().map(|policies| policies.current().version);
+        let state = json!({
+            "policy": policy,
+            "geo": geo,
+            "audit": ledger,
+            "degraded": geo.degraded.is_some()
+                || governance.ledger.as_ref().is_some_and(|ledger| ledger.health() != Health::Good),
+        });
+        media::json(self.admitted.head, &state)
+    }
+
     fn plain(&self, text: &'static str) -> Answer {
         self.methods("GET, HEAD")?;
         Ok(media::document(self.admitted.head, "text/plain; charset=utf-8", text))
@@ -499,13 +527,15 @@ impl Call<'_> {
 
     /// Refuses who may not do `action` on `resource`, and has it recorded.
     fn may(&self, action: Action, resource: Resource<'_>) -> Result<(), Problem> {
-        match authorize(self.edge.policies(), self.asker, action, resource) {
-            Ok(_) => Ok(()),
-            Err(refusal) => {
-                self.edge.control_denied(self.asker, action, &refusal);
-                Err(self.edge.refuse(self.asker))
-            }
+        if let Err(refusal) = authorize(self.edge.policies(), self.asker, action, resource) {
+            self.edge.control_denied(self.asker, action, &refusal);
+            return Err(self.edge.refuse(self.asker));
         }
+        if let Err(refusal) = self.edge.policies().restrict(&self.asker.wants(action, resource)) {
+            self.edge.control_denied(self.asker, action, &refusal);
+            return Err(restricted(self.asker));
+        }
+        Ok(())
     }
 
     /// An event of this request, at this moment, by who asks.

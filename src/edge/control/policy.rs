@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Answer, Call, past};
-use crate::access::{Action, Resource};
+use crate::access::{Action, Principal, Resource};
 use crate::audit::kind;
 use crate::blocking;
 use crate::catalog::Resolved;
@@ -187,24 +187,36 @@ impl Call<'_> {
         let mut described: Described = self.json(body, QUESTION).await?;
         self.complete(&mut described).await?;
         let mut question = described.question(self.asker.now)?;
-        let mut holders = Vec::new();
+        let mut alias = None;
         if question.lacks_holders() {
-            holders = self.holders(&question, None).await?;
-            question = question.with_holders(holders.clone());
+            let (holders, target) = self.found(&question).await?;
+            question = question.with_holders(holders);
+            alias = target;
         }
-        let policy = &policies.current().policy;
-        let tenant = &self.asker.tenant;
-        let mut explanation = policy.explain(&question.request(tenant));
-        if let Some(steered) = explanation.steered.clone() {
-            holders = self.holders(&question, Some(&steered.path)).await?;
-            let target = question.clone().at_path(steered.path).with_holders(holders.clone());
+        let in_force = policies.current();
+        let (policy, tenant) = (&in_force.policy, &self.asker.tenant);
+        let request = question.request(tenant);
+        let mut explanation = match request.principal {
+            Principal::Link(_) => policy.explain_link(&request),
+            _ => policy.explain(&request),
+        };
+        // As a download goes: to what it is steered to, and to what an alias means.
+        let mut target = question.clone();
+        if let Some(steered) = &explanation.steered {
+            target = target.at_path(steered.path.clone());
+            let (holders, meant) = self.found(&target).await?;
+            target = target.with_holders(holders);
+            alias = meant;
             explanation.add_target(policy, &target.request(tenant));
         }
-        self.constraints(&question, &holders, &mut explanation).await?;
-        let in_force = policies.current().version;
+        if let Some(path) = alias {
+            target = target.at_path(path);
+            explanation.add_target(policy, &target.request(tenant));
+        }
+        self.constraints(&target, &mut explanation).await?;
         media::json(
             false,
-            &json!({ "version": in_force, "request": question.described(), "explanation": explanation }),
+            &json!({ "version": in_force.version, "request": question.described(), "explanation": explanation }),
         )
     }
 
@@ -224,28 +236,24 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// The bundles that hold the artifact a question is about, or another one of its repository.
-    async fn holders(&self, question: &Question, path: Option<&ArtifactPath>) -> Result<Vec<Holder>> {
+    /// The bundles that hold the artifact a question is about, and its path if an alias was named.
+    async fn found(&self, question: &Question) -> Result<(Vec<Holder>, Option<ArtifactPath>)> {
         let described = question.described();
-        let (Some(repository), Some(path)) = (&described.repository, path.or(described.path.as_ref())) else {
-            return Ok(Vec::new());
+        let (Some(repository), Some(path)) = (&described.repository, &described.path) else {
+            return Ok((Vec::new(), None));
         };
         let found = self.edge.receiver().catalog().resolve(repository, path).await?;
         Ok(match found {
-            Some(Resolved::Artifact(artifact) | Resolved::Alias(_, artifact)) => artifact.holders.clone(),
-            Some(Resolved::Gone(_)) | None => Vec::new(),
+            Some(Resolved::Artifact(artifact)) => (artifact.holders.clone(), None),
+            Some(Resolved::Alias(alias, artifact)) => (artifact.holders.clone(), Some(alias.target.clone())),
+            Some(Resolved::Gone(_)) | None => (Vec::new(), None),
         })
     }
 
     /// Adds what was signed with the bundles that hold the artifact.
-    async fn constraints(
-        &self,
-        question: &Question,
-        holders: &[Holder],
-        explanation: &mut Explanation,
-    ) -> Result<()> {
+    async fn constraints(&self, question: &Question, explanation: &mut Explanation) -> Result<()> {
         let request = question.request(&self.asker.tenant);
-        for Holder(name, version) in holders {
+        for Holder(name, version) in question.holders() {
             let Some(record) = self.edge.receiver().catalog().bundle(name, version).await? else { continue };
             if record.constraints.is_empty() {
                 continue;

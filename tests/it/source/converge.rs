@@ -7,7 +7,7 @@ use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
 use distedge::secret::Secret;
 use distedge::source::{ConvergeOptions, ConvergeProgress, Dial, EdgeOutcome, EdgeRecord, Pattern, Rule};
-use distedge::transport::{Answer, Call, Transport};
+use distedge::transport::{Answer, Call, Credentials, Transport};
 
 use super::{Bench, parse};
 use crate::support::{LoopTransport, TOKEN, TestEdge};
@@ -41,8 +41,8 @@ impl Transport for Cut {
 }
 
 impl Dial for Wires {
-    fn dial(&self, edge: &EdgeRecord, token: Option<Secret>) -> Result<Arc<dyn Transport>> {
-        assert!(token.is_some_and(|token| token.ct_eq(TOKEN.as_bytes())));
+    fn dial(&self, edge: &EdgeRecord, credentials: Credentials) -> Result<Arc<dyn Transport>> {
+        assert!(credentials.token.is_some_and(|token| token.ct_eq(TOKEN.as_bytes())));
         match self.0.lock().unwrap().get(&edge.name) {
             Some(reached) => {
                 let wire = LoopTransport { edge: reached.edge.clone(), token: Some(TOKEN) };
