@@ -452,8 +452,9 @@ impl Actor<'_> {
         options: &PairOptions,
         dial: &dyn Dial,
     ) -> Result<PairingRecord> {
-        let event = self.event(kind::PAIRING_REDEEMED).about(edge.name.as_str());
-        self.administered(event, self.source.pair(edge, token, options, dial)).await
+        let event = self.event(kind::PAIRING_REDEEMED).about(token.id().to_string());
+        let what = format!("with {}, whose key is {}", edge.name, token.issuer_fingerprint());
+        self.administered(told(event, &what), self.source.pair(edge, token, options, dial)).await
     }
 
     /// As [`Source::rotate_pairing`]; needs `administer`.
