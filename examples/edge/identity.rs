@@ -52,6 +52,13 @@ impl GeoConfig {
         Ok(GeoConfig { database, networks, max_age, stale: stale.unwrap_or_default() })
     }
 
+    /// Whether the files are good.
+    pub(crate) fn check(&self) -> distedge::error::Result<()> {
+        self.networks.as_ref().map(NetworkFile::open).transpose()?;
+        self.database.as_ref().map(MaxMindGeo::open).transpose()?;
+        Ok(())
+    }
+
     /// The resolver. A database that is refused keeps nothing from starting: countries are unknown
     /// until a good one is there.
     pub(crate) fn open(&self) -> distedge::error::Result<Arc<dyn GeoResolver>> {

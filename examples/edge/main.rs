@@ -7,10 +7,13 @@
 //! `edge.toml` beside this file shows every key of the configuration.
 
 mod airgap;
+mod audit;
 mod config;
 mod geo;
 mod identity;
+mod link;
 mod maintenance;
+mod policy;
 mod remote;
 mod section;
 mod tenant;
@@ -37,6 +40,7 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use config::Config;
+use policy::PolicyCommand;
 use token::Destination;
 
 /// Serves what signed release bundles bring, read-only.
@@ -93,10 +97,27 @@ enum Command {
         /// Where to.
         file: PathBuf,
     },
+    /// The audit log: verify it offline, ask a running edge.
+    Audit {
+        #[command(subcommand)]
+        command: audit::Command,
+    },
+    /// Count the downloads of a running edge.
+    Downloads(audit::Downloads),
     /// Geo databases: make one, look into one.
     Geo {
         #[command(subcommand)]
         command: geo::Command,
+    },
+    /// Signed URLs of a running edge.
+    Link {
+        #[command(subcommand)]
+        command: link::LinkCommand,
+    },
+    /// Who may do what, from where: the policy of a running edge.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
     },
     /// Read volumes and check everything that can be checked without an edge.
     Verify {
@@ -165,32 +186,34 @@ async fn act(arguments: Arguments) -> Result<(), Failure> {
     if arguments.check_config {
         return check(&arguments, &config).await;
     }
-    if let Some(Command::Verify { volumes }) = &arguments.command {
-        return Ok(airgap::verify(volumes)?);
-    }
-    if let Some(Command::Geo { command }) = &arguments.command {
-        return geo::run(command);
-    }
-    let data = config.data.clone().ok_or_else(|| {
-        Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
-    })?;
+    let data = || {
+        config.data.clone().ok_or_else(|| {
+            Failure::usage("no data directory: name one as `data` in the configuration, or with --data")
+        })
+    };
     let file = arguments.token_file.as_deref();
+    let tenant = config.tenant.clone();
     match arguments.command {
-        None => serve(&config, &data, file).await,
+        None => serve(&config, &data()?, file).await,
         Some(Command::Import { volumes, receipts }) => {
-            Ok(airgap::import(&config, &data, &volumes, receipts.as_deref()).await?)
+            Ok(airgap::import(&config, &data()?, &volumes, receipts.as_deref()).await?)
         }
-        Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data, &file).await?),
-        // Answered above: they need no data directory.
-        Some(Command::Verify { .. } | Command::Geo { .. }) => Ok(()),
-        Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data, config.tenant).await?),
+        Some(Command::Receipts { file }) => Ok(airgap::receipts(&config, &data()?, &file).await?),
+        Some(Command::Token { command: TokenCommand::List }) => Ok(token::list(&data()?, tenant).await?),
         Some(Command::Token { command: TokenCommand::Remove { name } }) => {
-            Ok(token::remove(&data, config.tenant, &name).await?)
+            Ok(token::remove(&data()?, tenant, &name).await?)
         }
         Some(Command::Token { command: TokenCommand::New { name } }) => {
+            let data = data()?;
             let to = Destination::prepare(file)?;
-            Ok(token::add(&data, config.tenant, &name, &to).await.inspect_err(|_| to.abandon())?)
+            Ok(token::add(&data, tenant, &name, &to).await.inspect_err(|_| to.abandon())?)
         }
+        Some(Command::Verify { volumes }) => Ok(airgap::verify(&volumes)?),
+        Some(Command::Geo { command }) => geo::run(&command),
+        Some(Command::Audit { command }) => audit::run(&command).await,
+        Some(Command::Downloads(command)) => command.run().await,
+        Some(Command::Link { command }) => say(link::run(&command).await?),
+        Some(Command::Policy { command }) => policy::run(command).await,
     }
 }
 
@@ -220,7 +243,7 @@ async fn check(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     elsewhere.address = SocketAddr::from(([127, 0, 0, 1], 0));
     Server::bind(elsewhere, Serving::default()).await.map_err(|error| Failure::usage(error.to_string()))?;
     config.edge()?;
-    config.geo.open()?;
+    config.geo.check().map_err(|error| Failure::usage(error.to_string()))?;
     match &arguments.config {
         Some(path) => say(format_args!("{} is good", path.display())),
         None => say("the configuration is good"),
@@ -293,6 +316,7 @@ async fn open(
         Some(token) => destination.deliver("control token", token)?,
         None => destination.abandon(),
     }
+    policy::start(&opened.edge, config.policy.as_deref()).await?;
     edges.push((config.tenant.clone(), Vec::new(), opened.edge));
     for tenant in &config.tenants {
         let directory = tenant::directory(data, &tenant.name, &config.tenant);
@@ -303,6 +327,7 @@ async fn open(
             Destination::prepare(Some(&file))?
                 .deliver(&format!("control token of the tenant {}", tenant.name), token)?;
         }
+        policy::start(&opened.edge, tenant.policy.as_deref()).await?;
         edges.push((tenant.name.clone(), tenant.hosts.clone(), opened.edge));
     }
     Ok(Tenants::new(config.tenancy, edges, Arc::new(SystemClock)).await?)

@@ -5,6 +5,7 @@
 
 mod airgap;
 mod artifacts;
+mod audit;
 mod bundles;
 mod edges;
 mod keys;
@@ -82,6 +83,9 @@ enum Command {
     /// Carry releases to edges that cannot be reached, as files.
     #[command(subcommand)]
     AirGap(airgap::AirGap),
+    /// Witness the audit logs of edges, and verify them.
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Show or export the trust document.
     #[command(subcommand)]
     Trust(sync::Trust),
@@ -152,6 +156,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
         Command::Sync(sync) => return sync.run(&source, output).await,
         Command::Status(status) => status.run(&source, output).await?,
         Command::AirGap(air_gap) => air_gap.run(&source, output).await?,
+        Command::Audit(audit) => audit.run(&source, output).await?,
         Command::Trust(trust) => trust.run(&source, output).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -9,6 +9,7 @@ mod deflate;
 mod delta;
 mod document;
 mod json;
+mod ledger;
 mod link;
 mod mmdb;
 mod openpgp;
@@ -22,6 +23,7 @@ pub use deflate::deflate;
 pub use delta::{apply, open, plan, recipe};
 pub use document::{SIGNED_PAYLOAD, envelope, receipt, signing_key, statement, trust};
 pub use json::json;
+pub use ledger::audit_segment;
 pub use link::{ISSUED, base64url, link_claims, link_token, minted, unbase64url};
 pub use mmdb::mmdb;
 pub use openpgp::{FIXTURES, openpgp};
@@ -53,6 +55,7 @@ pub const TARGETS: &[(&str, Oracle)] = &[
     ("delta_code", delta_code),
     ("apply", apply),
     ("plan", plan),
+    ("audit_segment", audit_segment),
     ("mmdb", mmdb),
     ("link_token", link_token),
     ("link_claims", link_claims),

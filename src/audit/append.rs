@@ -139,6 +139,11 @@ impl Append {
         }
     }
 
+    /// The start of the download whose end this event is, if it is in the log.
+    pub(super) fn start_of(&self, event: &Event) -> Option<u64> {
+        if event.kind == kind::DOWNLOAD_END { self.open.get(&event.request?).copied() } else { None }
+    }
+
     /// Takes an event; answers its number.
     pub(super) fn take(&mut self, event: &Event, reduced: Option<&Reduced>) -> Result<u64> {
         match &self.health {
@@ -150,10 +155,7 @@ impl Append {
             self.write_out()?;
             self.roll()?;
         }
-        let of = match event.request {
-            Some(request) if event.kind == kind::DOWNLOAD_END => self.open.get(&request).copied(),
-            _ => None,
-        };
+        let of = self.start_of(event);
         let mut entry = entry(event, reduced, self.next, of);
         self.scratch.clear();
         entry.fit(&mut self.scratch)?;
@@ -370,7 +372,7 @@ fn entry<'a>(event: &'a Event, reduced: Option<&'a Reduced>, seq: u64, of: Optio
     entry.how = text(&event.credential);
     entry.ip = reduced.and_then(|reduced| reduced.ip.as_deref()).map(Text::from);
     entry.cc = event.country;
-    entry.p = reduced.map(|reduced| reduced.p.as_str().into());
+    entry.p = reduced.and_then(|reduced| reduced.p.as_deref()).map(Text::from);
     entry.what = (what != What::default()).then_some(what);
     entry.about = text(&event.object);
     entry

@@ -18,7 +18,8 @@ pub type DiskLock = Box<dyn Any + Send + Sync>;
 /// - After a failed sync, what was to be synced is lost; a later sync that succeeds says nothing
 ///   about it.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
-    /// Makes a directory that only its owner can look into, and those above it.
+    /// Makes a directory that only its owner can look into, and those above it; their names are
+    /// durable.
     fn create_dirs(&self, path: &Path) -> io::Result<()>;
     /// Makes an empty file to read and write, in place of one that is there.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
@@ -57,11 +58,19 @@ pub struct OsDisk;
 
 impl Disk for OsDisk {
     fn create_dirs(&self, path: &Path) -> io::Result<()> {
-        let mut directory = fs::DirBuilder::new();
-        directory.recursive(true);
+        let mut builder = fs::DirBuilder::new();
         #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut directory, 0o700);
-        directory.create(path)
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        let missing: Vec<&Path> = path.ancestors().take_while(|above| !above.exists()).collect();
+        for directory in missing.into_iter().rev().filter(|directory| !directory.as_os_str().is_empty()) {
+            match builder.create(directory) {
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
+            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+            self.sync_dir(parent.unwrap_or(Path::new(".")))?;
+        }
+        Ok(())
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {

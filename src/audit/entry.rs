@@ -186,9 +186,17 @@ impl<'a> Entry<'a> {
     }
 
     /// Reads an entry whose bytes the log vouches for.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Entry<'a>> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if they are none.
+    pub fn read(bytes: &'a [u8]) -> Result<Entry<'a>> {
         serde_json::from_slice(bytes)
             .map_err(|cause| Error::invalid(format!("the entry cannot be read: {cause}")))
+    }
+
+    /// The kind of an entry that the log vouches for, without reading it all.
+    pub fn kind_of(bytes: &[u8]) -> Option<&[u8]> {
+        kind(bytes)
     }
 
     /// The line.

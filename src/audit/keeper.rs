@@ -1,5 +1,6 @@
 //! The one thread that syncs, hashes and signs.
 
+use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -107,7 +108,9 @@ impl Keeper {
             if sync || checkpoint || spare {
                 return Due { sync, checkpoint, stop: append.stop };
             }
-            let pause = if unsynced {
+            let pause = if append.health == Health::Full {
+                Some(PAUSE)
+            } else if unsynced {
                 Some(HOLD)
             } else if unsigned > 0 {
                 Some(options.checkpoint_after.saturating_sub(self.signed.elapsed()))
@@ -276,6 +279,9 @@ impl Keeper {
 
     fn make_spare(&self) -> std::io::Result<Arc<dyn disk::DiskFile>> {
         let directory = self.shared.directory.join("segment");
+        if let Some(file) = self.kept_spare(&directory.join(SPARE)) {
+            return Ok(file);
+        }
         let aside = directory.join(format!("{SPARE}.new"));
         let made = (|| {
             let file = self.shared.disk.create(&aside)?;
@@ -294,6 +300,16 @@ impl Keeper {
             let _ = self.shared.disk.remove(&aside);
         }
         made
+    }
+
+    /// The spare segment of an earlier process, if nothing was written to it.
+    fn kept_spare(&self, path: &Path) -> Option<Arc<dyn disk::DiskFile>> {
+        let file = self.shared.disk.open(path).ok()?;
+        let mut start = [1; 8];
+        let read = file.read_at(&mut start, 0).ok()?;
+        let unused =
+            read == start.len() && start == [0; 8] && file.length().ok()? == self.shared.options.spare;
+        unused.then(|| Arc::from(file))
     }
 
     /// Reads a log that failed again, and says what is lost.

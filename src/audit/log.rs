@@ -159,56 +159,7 @@ impl TileLog {
         clock: Arc<dyn Clock>,
         options: LogOptions,
     ) -> Result<TileLog> {
-        let directory = directory.as_ref();
-        let during = |cause| Error::io(format_args!("opening the audit log {}", directory.display()), cause);
-        disk.create_dirs(&directory.join("segment")).map_err(during)?;
-        disk.create_dirs(&directory.join("tile")).map_err(during)?;
-        let held = disk.lock(&directory.join("lock")).map_err(during)?.ok_or_else(|| {
-            let message = format!("another process has the audit log {} open", directory.display());
-            Error::new(ErrorKind::Unavailable, message)
-        })?;
-        let people = People::open(Arc::clone(&disk), directory)?;
-        let tiles = TileStore::new(Arc::clone(&disk), directory);
-        let latest = read_note(&*disk, &directory.join("checkpoint"))?;
-        let cosigned = read_note(&*disk, &directory.join("cosigned"))?;
-        // The later one tells more about what must be there.
-        let known = [&latest, &cosigned].into_iter().flatten().max_by_key(|checkpoint| checkpoint.size);
-        let found = recover(&disk, directory, &tiles, known, None)?;
-        let limits = (options.segment, options.fill);
-        let mut append = Append::new(Arc::clone(&disk), directory, limits, options.sync_always);
-        let open = found.open.clone();
-        let gaps = found.gaps.clone();
-        let tree = install(&mut append, found);
-        if append.segments.is_empty() {
-            append.roll()?;
-        }
-        let now = clock.now();
-        if append.next == 0 {
-            append.take_entry(own(now, kind::AUDIT_OPENED, Some(origin), None))?;
-        }
-        for gap in &gaps {
-            tracing::error!(log = %directory.display(), gap, "the audit log has a gap");
-            append.take_entry(own(now, kind::AUDIT_GAP, None, Some(gap)))?;
-        }
-        for start in open {
-            append.take_entry(aborted(now, start))?;
-        }
-        let shared = Arc::new(Shared {
-            disk,
-            directory: directory.to_owned(),
-            origin: origin.to_owned(),
-            signer,
-            clock,
-            options,
-            people,
-            tiles,
-            append: Mutex::new(append),
-            wake: Condvar::new(),
-            tree: Mutex::new(tree),
-            latest: Mutex::new(latest),
-            cosigned: Mutex::new(cosigned),
-            _lock: held,
-        });
+        let shared = Arc::new(Shared::open(disk, directory.as_ref(), origin, signer, clock, options)?);
         let keeper = keeper::spawn(&shared)?;
         Ok(TileLog { shared, keeper: Mutex::new(Some(keeper)) })
     }
@@ -216,6 +167,11 @@ impl TileLog {
     /// The log's name.
     pub fn origin(&self) -> &str {
         &self.shared.origin
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.shared.directory
     }
 
     /// The key that signs its checkpoints.
@@ -236,6 +192,13 @@ impl TileLog {
     /// Whether it has no entry; it has one from the start.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many bytes the entries take on disk, without what is filled ahead.
+    pub fn entries_length(&self) -> u64 {
+        let append = lock(&self.shared.append);
+        let before = append.segments.iter().rev().skip(1);
+        before.map(|segment| segment.file.length().unwrap_or(0)).sum::<u64>() + append.place.offset
     }
 
     /// The number of the first entry that is still there.
@@ -273,6 +236,27 @@ impl TileLog {
         waiter.block()?;
         let latest = lock(&self.shared.latest).clone();
         latest.ok_or_else(|| Error::new(ErrorKind::Unavailable, "there is no checkpoint yet"))
+    }
+
+    /// Makes everything durable that was taken before, on this thread; answers the number of the next
+    /// entry then.
+    pub fn sync(&self) -> Result<u64> {
+        let waiter = Arc::new(Waiter::default());
+        let next = {
+            let mut append = lock(&self.shared.append);
+            if let Health::Failed(why) = &append.health {
+                return Err(Error::new(ErrorKind::Unavailable, format!("the audit log failed: {why}")));
+            }
+            let next = append.written;
+            if append.synced >= append.next {
+                return Ok(append.synced);
+            }
+            append.waiting.push((next.saturating_sub(1), Arc::clone(&waiter)));
+            next
+        };
+        self.shared.wake.notify_all();
+        waiter.block()?;
+        Ok(next.max(lock(&self.shared.append).synced))
     }
 
     /// Takes the cosignature of a witness called `name` with `key`: `note` is the checkpoint it saw,
@@ -409,6 +393,17 @@ impl TileLog {
         self.shared.people.ids(subject)
     }
 
+    /// What stands for a principal where its name must not stand: a keyed hash that stays the same, and
+    /// that [`names`](TileLog::names) turns back as long as the person is not erased.
+    pub fn pseudonym(&self, subject: &str) -> String {
+        self.shared.people.pseudonym(subject)
+    }
+
+    /// The principals behind pseudonyms, as far as they are not erased.
+    pub fn names(&self, pseudonyms: &HashSet<String>) -> Result<HashMap<String, String>> {
+        self.shared.people.names_of(pseudonyms)
+    }
+
     /// Erases a person, `user:alice` or an address: what the log holds of them cannot be read or
     /// guessed any more, and the log verifies as before. `by` is who asked for it. Answers how many
     /// records there were.
@@ -430,11 +425,84 @@ impl TileLog {
 }
 
 impl Shared {
+    /// Opens a log that nobody keeps yet.
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        origin: &str,
+        signer: Arc<dyn Signer>,
+        clock: Arc<dyn Clock>,
+        options: LogOptions,
+    ) -> Result<Shared> {
+        let during = |cause| Error::io(format_args!("opening the audit log {}", directory.display()), cause);
+        disk.create_dirs(&directory.join("segment")).map_err(during)?;
+        disk.create_dirs(&directory.join("tile")).map_err(during)?;
+        let held = disk.lock(&directory.join("lock")).map_err(during)?.ok_or_else(|| {
+            let message = format!("another process has the audit log {} open", directory.display());
+            Error::new(ErrorKind::Unavailable, message)
+        })?;
+        // Exports that were being written when a process died.
+        for name in disk.list(directory).map_err(during)? {
+            if name.starts_with("export-") && name.ends_with(".part") {
+                disk.remove(&directory.join(name)).map_err(during)?;
+            }
+        }
+        let people = People::open(Arc::clone(&disk), directory)?;
+        let tiles = TileStore::new(Arc::clone(&disk), directory);
+        let latest = read_note(&*disk, &directory.join("checkpoint"))?;
+        let cosigned = read_note(&*disk, &directory.join("cosigned"))?;
+        // The later one tells more about what must be there.
+        let known = [&latest, &cosigned].into_iter().flatten().max_by_key(|checkpoint| checkpoint.size);
+        let found = recover(&disk, directory, &tiles, known, None)?;
+        let limits = (options.segment, options.fill);
+        let mut append = Append::new(Arc::clone(&disk), directory, limits, options.sync_always);
+        let open = found.open.clone();
+        let gaps = found.gaps.clone();
+        let tree = install(&mut append, found);
+        if append.segments.is_empty() {
+            append.roll()?;
+        }
+        let now = clock.now();
+        if append.next == 0 {
+            append.take_entry(own(now, kind::AUDIT_OPENED, Some(origin), None))?;
+        }
+        for gap in &gaps {
+            tracing::error!(log = %directory.display(), gap, "the audit log has a gap");
+            append.take_entry(own(now, kind::AUDIT_GAP, None, Some(gap)))?;
+        }
+        for start in open {
+            append.take_entry(aborted(now, start))?;
+        }
+        Ok(Shared {
+            disk,
+            directory: directory.to_owned(),
+            origin: origin.to_owned(),
+            signer,
+            clock,
+            options,
+            people,
+            tiles,
+            append: Mutex::new(append),
+            wake: Condvar::new(),
+            tree: Mutex::new(tree),
+            latest: Mutex::new(latest),
+            cosigned: Mutex::new(cosigned),
+            _lock: held,
+        })
+    }
+
     /// Takes an event; the waiter is done when it is durable.
     pub(super) fn take(&self, event: &Event, durable: bool) -> Result<Arc<Waiter>> {
-        let reduced = self.people.reduce(&event.who, event.client, event.at)?;
         let mut append = lock(&self.append);
-        let seq = append.take(event, reduced.as_deref())?;
+        let seq = if append.start_of(event).is_some() {
+            // Who it was is said in the start.
+            append.take(event, None)?
+        } else {
+            drop(append);
+            let reduced = self.people.reduce(&event.who, event.client, event.at)?;
+            append = lock(&self.append);
+            append.take(event, reduced.as_deref())?
+        };
         let waiter = Arc::new(Waiter::default());
         if durable {
             append.waiting.push((seq, Arc::clone(&waiter)));
@@ -476,8 +544,9 @@ impl Shared {
             |cause| Error::io(format_args!("reading the audit log {}", self.directory.display()), cause);
         let (segments, end) = {
             let mut append = lock(&self.append);
-            if matches!(append.health, Health::Good | Health::Spare) {
-                append.write_out()?;
+            if !matches!(append.health, Health::Failed(_)) {
+                // What a full disk does not take is not there to be read.
+                let _ = append.write_out();
             }
             let begin = append.segments.partition_point(|segment| segment.first <= from);
             let Some(begin) = begin.checked_sub(1) else {

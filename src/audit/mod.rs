@@ -4,13 +4,17 @@ mod append;
 pub mod disk;
 mod entry;
 mod event;
+mod export;
 mod keeper;
 mod log;
 mod note;
 mod person;
+mod query;
 mod recover;
 pub mod segment;
+mod tar;
 mod tile;
+mod verify;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,12 +26,15 @@ use crate::error::Result;
 pub use append::Health;
 pub use entry::{Entry, Outcome, Text, What};
 pub use event::{Event, kind};
+pub use export::Format;
 pub use log::{LogOptions, TileLog};
 pub use note::{
     Checkpoint, MAX_NOTE, MAX_SIGNATURES, NoteSignature, Observed, Witness, origin, verifier_key,
 };
 pub use person::Person;
+pub use query::{Line, LogQuery, MAX_PAGE, Page};
 pub use tile::{TILE, entries_path, parse_number_path, tile_path};
+pub use verify::{Flaw, Report, Trusted, verify};
 
 /// Takes the events of one tenant.
 ///
@@ -92,3 +99,6 @@ impl AuditSink for MemoryAudit {
         self.record(event)
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

@@ -26,6 +26,7 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use super::append::is_full;
 use super::disk::{self, Disk, DiskFile};
 use super::segment::crc32c;
 use crate::clock::Timestamp;
@@ -47,8 +48,8 @@ pub(super) struct Reduced {
     pub(super) who: Option<String>,
     /// The network, `~` and a hash.
     pub(super) ip: Option<String>,
-    /// The commitment.
-    pub(super) p: String,
+    /// The commitment; `None` where a full disk has no room for the record.
+    pub(super) p: Option<String>,
 }
 
 /// Who and from where, in full.
@@ -70,6 +71,8 @@ pub(super) struct People {
 
 struct State {
     month: String,
+    /// When the next month begins, in seconds; 0 if nobody looked yet.
+    until: i64,
     monthly: Zeroizing<Vec<u8>>,
     tags: Zeroizing<Vec<u8>>,
     remembered: HashMap<(String, Option<IpAddr>), Arc<Reduced>>,
@@ -105,6 +108,7 @@ impl People {
         let state = match secret {
             Some(secret) => State {
                 month: String::from_utf8_lossy(&secret[..6]).into_owned(),
+                until: 0,
                 monthly: Zeroizing::new(secret[6..38].to_vec()),
                 tags: Zeroizing::new(secret[38..70].to_vec()),
                 remembered: HashMap::new(),
@@ -113,6 +117,7 @@ impl People {
             },
             None => State {
                 month: String::new(),
+                until: 0,
                 monthly: Zeroizing::default(),
                 tags: Zeroizing::new(Secret::random(32)?.expose().to_vec()),
                 remembered: HashMap::new(),
@@ -137,16 +142,22 @@ impl People {
         }
         let mut state = self.lock();
         let key = (if user.is_some() { who.to_owned() } else { String::new() }, ip);
-        let month = month(at);
-        // Events come a little out of order; a clock that jumps back must not change the key.
-        if month > state.month {
-            state.month = month;
-            self.rotate(&mut state)?;
+        if at.as_unix() >= state.until {
+            let month = month(at);
+            // Events come a little out of order; a clock that jumps back must not change the key.
+            if month > state.month {
+                state.month = month;
+                self.rotate(&mut state)?;
+            }
+            state.until = month_after(&state.month);
         }
         if let Some(known) = state.remembered.get(&key) {
             return Ok(Some(Arc::clone(known)));
         }
         let reduced = Arc::new(self.record(&mut state, &key.0, ip)?);
+        if reduced.p.is_none() {
+            return Ok(Some(reduced));
+        }
         if state.remembered.len() >= REMEMBERED {
             state.remembered.clear();
         }
@@ -249,6 +260,33 @@ impl People {
         Ok(ids)
     }
 
+    /// A keyed hash of a subject that stays the same.
+    pub(super) fn pseudonym(&self, subject: &str) -> String {
+        format!("~{}", URL_SAFE_NO_PAD.encode(tag(&self.lock().tags, &canonical(subject))))
+    }
+
+    /// The principals behind pseudonyms.
+    pub(super) fn names_of(&self, pseudonyms: &HashSet<String>) -> Result<HashMap<String, String>> {
+        // The last record of each is as good as every other.
+        let mut records: HashMap<String, String> = HashMap::new();
+        {
+            let _state = self.lock();
+            let during = |cause| Error::io(format_args!("reading {}", self.directory.display()), cause);
+            for name in self.names(".keys").map_err(during)? {
+                let keys = disk::read(&*self.disk, &self.directory.join(&name)).map_err(during)?;
+                let keys = Zeroizing::new(keys);
+                for record in keys.as_chunks::<KEYS>().0.iter().filter(|record| is_whole(record)) {
+                    let pseudonym = format!("~{}", URL_SAFE_NO_PAD.encode(&record[ID..ID + 16]));
+                    if pseudonyms.contains(&pseudonym) {
+                        records.insert(pseudonym, URL_SAFE_NO_PAD.encode(&record[..ID]));
+                    }
+                }
+            }
+        }
+        let people = self.resolve(&records.values().cloned().collect())?;
+        Ok(records.into_iter().filter_map(|(name, id)| Some((name, people.get(&id)?.who.clone()))).collect())
+    }
+
     /// Removes the records of the months before `moment`'s.
     pub(super) fn forget_before(&self, moment: Timestamp) -> std::io::Result<()> {
         let _state = self.lock();
@@ -307,8 +345,15 @@ impl People {
             files.keys.1 += keys.len() as u64;
             Ok(())
         });
-        written.map_err(|cause| Error::io(format_args!("writing to {}", self.directory.display()), cause))?;
-        state.unsynced = true;
+        let kept = match written {
+            Ok(()) => true,
+            // The event is worth more than the name behind it.
+            Err(cause) if is_full(&cause) => false,
+            Err(cause) => {
+                return Err(Error::io(format_args!("writing to {}", self.directory.display()), cause));
+            }
+        };
+        state.unsynced |= kept;
 
         let hash = |what: &str, text: &str| {
             URL_SAFE_NO_PAD.encode(&hmac(&state.monthly, &[what.as_bytes(), &[0], text.as_bytes()])[..9])
@@ -316,7 +361,7 @@ impl People {
         Ok(Reduced {
             who: (!who.is_empty()).then(|| format!("user:~{}", hash("who", who))),
             ip: ip.map(|ip| format!("{}~{}", network(ip), hash("ip", &address))),
-            p: URL_SAFE_NO_PAD.encode(id),
+            p: kept.then(|| URL_SAFE_NO_PAD.encode(id)),
         })
     }
 
@@ -345,6 +390,17 @@ impl People {
 fn month(at: Timestamp) -> String {
     let text = at.to_string();
     [&text[..4], &text[5..7]].concat()
+}
+
+/// When the month after this one begins, in seconds since 1970.
+fn month_after(month: &str) -> i64 {
+    let (year, number) = month.split_at(4);
+    let next = match (year.parse::<u32>(), number.parse::<u32>()) {
+        (Ok(year), Ok(12)) => format!("{:04}-01-01T00:00:00Z", year + 1),
+        (Ok(year), Ok(number)) => format!("{year:04}-{:02}-01T00:00:00Z", number + 1),
+        _ => return 0,
+    };
+    next.parse::<Timestamp>().map_or(i64::MAX, Timestamp::as_unix)
 }
 
 /// The /24 or the /48 of an address.
@@ -422,6 +478,10 @@ mod tests {
         People::open(Arc::new(OsDisk), directory).unwrap()
     }
 
+    fn id(reduced: &Reduced) -> &String {
+        reduced.p.as_ref().unwrap()
+    }
+
     fn found(directory: &Path, needle: &str) -> bool {
         std::fs::read_dir(directory).unwrap().any(|entry| {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
@@ -445,14 +505,18 @@ mod tests {
         people.sync().unwrap();
 
         let people = open(directory.path());
-        let all: HashSet<String> = [&alice, &bob, &nobody].iter().map(|reduced| reduced.p.clone()).collect();
+        let all: HashSet<String> =
+            [&alice, &bob, &nobody].iter().filter_map(|reduced| reduced.p.clone()).collect();
         let resolved = people.resolve(&all).unwrap();
-        assert_eq!(resolved[&alice.p], Person { who: "user:alice".into(), ip });
-        assert_eq!(resolved[&nobody.p], Person { who: String::new(), ip });
+        assert_eq!(resolved[id(&alice)], Person { who: "user:alice".into(), ip });
+        assert_eq!(resolved[id(&nobody)], Person { who: String::new(), ip });
         // A later record of the same person goes to another file.
         let again = people.reduce("user:alice", None, NOW).unwrap().unwrap();
         assert_eq!(again.who, alice.who);
-        assert_eq!(people.ids("user:alice").unwrap(), HashSet::from([alice.p.clone(), again.p.clone()]));
+        assert_eq!(
+            people.ids("user:alice").unwrap(),
+            HashSet::from([id(&alice).clone(), id(&again).clone()])
+        );
         let files = directory.path().join("person");
         assert!(!found(&files, "alice") && !found(&files, "192.0.2.77"));
 
@@ -474,6 +538,6 @@ mod tests {
         let december = people.reduce("user:alice", None, later).unwrap().unwrap();
         assert_ne!(november.who, december.who);
         people.forget_before(later).unwrap();
-        assert_eq!(people.ids("user:alice").unwrap(), HashSet::from([december.p.clone()]));
+        assert_eq!(people.ids("user:alice").unwrap(), HashSet::from([id(&december).clone()]));
     }
 }

@@ -46,7 +46,9 @@ pub(super) fn recover(
     for name in disk.list(&folder).map_err(during)? {
         match name.parse::<u64>() {
             Ok(first) if name.len() == 20 => firsts.push(first),
-            _ if name.starts_with(SPARE) => disk.remove(&folder.join(&name)).map_err(during)?,
+            _ if name.starts_with(SPARE) && name != SPARE => {
+                disk.remove(&folder.join(&name)).map_err(during)?
+            }
             _ => {}
         }
     }

@@ -145,6 +145,8 @@ pub(super) struct FrameReader<R> {
     place: Place,
     buffer: Vec<u8>,
     at: usize,
+    /// Where the last entry is in it.
+    found: std::ops::Range<usize>,
     /// What was found instead of a frame.
     tail: Option<Tail>,
 }
@@ -194,7 +196,7 @@ impl<R: ReadAt> FrameReader<R> {
 
     /// Reads on at a place that an earlier reader stood at.
     pub(super) fn at(source: R, place: Place) -> FrameReader<R> {
-        FrameReader { source, place, buffer: Vec::new(), at: 0, tail: None }
+        FrameReader { source, place, buffer: Vec::new(), at: 0, found: 0..0, tail: None }
     }
 
     /// Where the next frame begins.
@@ -204,33 +206,44 @@ impl<R: ReadAt> FrameReader<R> {
 
     /// The next entry; `None` after the last good frame.
     pub(super) fn next(&mut self) -> io::Result<Option<&[u8]>> {
+        Ok(if self.advance()? { Some(self.entry()) } else { None })
+    }
+
+    /// The entry that [`advance`](FrameReader::advance) found.
+    pub(super) fn entry(&self) -> &[u8] {
+        &self.buffer[self.found.clone()]
+    }
+
+    /// Goes on to the next entry; `false` after the last good frame.
+    pub(super) fn advance(&mut self) -> io::Result<bool> {
         if self.tail.is_some() {
-            return Ok(None);
+            return Ok(false);
         }
         if !self.fill(FRAME)? {
             let rest = self.buffer[self.at..].iter().any(|byte| *byte != 0);
             self.tail = Some(if rest { Tail::Torn } else { Tail::Clean });
-            return Ok(None);
+            return Ok(false);
         }
         let head: [u8; FRAME] = *self.buffer[self.at..].first_chunk().unwrap_or(&[0; FRAME]);
         let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
         if length == 0 {
             self.tail = Some(if crc == 0 && self.only_zeros()? { Tail::Clean } else { Tail::Torn });
-            return Ok(None);
+            return Ok(false);
         }
         if length > MAX_ENTRY || !self.fill(FRAME + length)? {
             self.tail = Some(Tail::Torn);
-            return Ok(None);
+            return Ok(false);
         }
         let from = self.at + FRAME;
         if link(self.place.link, &self.buffer[from..from + length]) != crc {
             self.tail = Some(Tail::Torn);
-            return Ok(None);
+            return Ok(false);
         }
         self.at = from + length;
+        self.found = from..self.at;
         self.place = Place { offset: self.place.offset + (FRAME + length) as u64, link: crc };
-        Ok(Some(&self.buffer[from..from + length]))
+        Ok(true)
     }
 
     /// What stands after the last good frame; known once [`next`](FrameReader::next) said `None`.

@@ -76,7 +76,19 @@ pub(super) struct Tile {
     hashes: Arc<Vec<Hash>>,
 }
 
+impl Tile {
+    /// The level, the index and the hashes.
+    pub(super) fn parts(&self) -> (u32, u64, &[Hash]) {
+        (self.level, self.index, &self.hashes)
+    }
+}
+
 impl Tree {
+    /// The partial tile of every level.
+    pub(super) fn edge(&self) -> &[Vec<Hash>] {
+        &self.edge
+    }
+
     pub(super) fn size(&self) -> u64 {
         self.frontier.size()
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::jwks::Jwks;
 use super::jwt::{MAX_JWT, Unverified, looks_like_one, refused};
-use super::{Authenticator, Challenge, Presented, presented};
+use super::{Authenticator, Challenge, Presented, presented, token_challenge};
 use crate::access::{Identity, Principal};
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Result};
@@ -408,7 +408,7 @@ impl Authenticator for OidcAuthenticator {
     }
 
     fn challenge(&self) -> Option<Challenge> {
-        Some(Challenge::new("Basic realm=\"distedge\", charset=\"UTF-8\", Bearer realm=\"distedge\""))
+        Some(token_challenge())
     }
 }
 

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use serde_json::json;
 
 use super::authorize::{Asker, authorize};
-use super::download::Wish;
+use super::download::{Wish, restricted};
 use super::problem::Problem;
 use super::service::{Edge, may_read, nothing, withdrawn};
 use super::{Admitted, Body, media};
@@ -19,7 +19,7 @@ use crate::catalog::{BundleRecord, BundleState};
 use crate::distribute::BundleAnswer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Algorithm, KeyId};
-use crate::name::{BundleName, Version};
+use crate::name::{BundleName, Holder, Version};
 
 /// The media type of an envelope on the wire.
 pub(super) const ENVELOPE_TYPE: &str = "application/vnd.in-toto.release-bundle+dsse";
@@ -55,6 +55,16 @@ pub(super) async fn respond(
         None => false,
     };
     let Some(record) = record.filter(|_| seen) else { return Err(edge.refuse(asker)) };
+    let held = [Holder(name.clone(), version.clone())];
+    let request = asker.wants(Action::Read, Resource::Bundle { name: Some(name) }).with_holders(&held);
+    // Who brings bundles here reads what it brought, wherever it is.
+    let resource = request.resource;
+    if let Err(refusal) = edge.policies().restrict(&request)
+        && authorize(edge.policies(), asker, Action::Receive, resource).is_err()
+    {
+        edge.denied(asker, resource, &refusal);
+        return Err(restricted(asker));
+    }
     if rest.is_empty() {
         // Which blobs are missing costs a look at each of them; it is for who can send them.
         let sends = authorize(edge.policies(), asker, Action::Receive, Resource::Bundle { name: Some(name) });

@@ -160,6 +160,13 @@ impl Edge {
             }
             Some(Resolved::Alias(alias, artifact)) => {
                 meant(steering.as_ref(), &artifact, Some(&alias))?;
+                // What stands against the alias stands against what it means; `deliver` asks for that.
+                let resource = Resource::Repository { name: repository, path: Some(wish.path), public };
+                let request = asker.wants(Action::Read, resource).with_holders(&artifact.holders);
+                if let Err(refusal) = self.policies().restrict(&request) {
+                    self.denied(asker, resource, &refusal);
+                    return Err(restricted(asker));
+                }
                 wish.path = &alias.target;
                 self.deliver(parts, &wish, authorized, &artifact, admission).await
             }
@@ -506,7 +513,7 @@ fn closed() -> Problem {
 
 /// The answer to whom a restriction stops.
 #[cold]
-fn restricted(asker: &Asker) -> Problem {
+pub(super) fn restricted(asker: &Asker) -> Problem {
     match asker.principal {
         Principal::Link(_) => closed(),
         _ => Problem::new(

@@ -9,7 +9,7 @@ use crate::address::TrustedProxies;
 use crate::audit::{AuditSink, Event, TileLog};
 use crate::error::Result;
 use crate::geo::{GeoResolver, NoGeo};
-use crate::govern::Links;
+use crate::govern::{Downloads, Links};
 
 /// The parts that judge requests and remember what happened. Each can be somebody else's.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct Governance {
     pub audit: Arc<dyn AuditSink>,
     /// The same log, if it is one that can be read here.
     pub ledger: Option<Arc<TileLog>>,
+    /// Downloads as they are counted from that log.
+    pub downloads: Option<Downloads>,
     /// What becomes of public downloads that cannot be recorded.
     pub audit_full: AuditFull,
 }
@@ -48,6 +50,7 @@ impl Governance {
             links: None,
             audit: Arc::new(Unrecorded),
             ledger: None,
+            downloads: None,
             audit_full: AuditFull::Deny,
         }
     }
@@ -85,6 +88,13 @@ impl Governance {
     pub fn with_ledger(mut self, ledger: Arc<TileLog>) -> Governance {
         self.audit = ledger.clone();
         self.ledger = Some(ledger);
+        self
+    }
+
+    /// The same with these counters.
+    #[must_use]
+    pub fn with_downloads(mut self, downloads: Downloads) -> Governance {
+        self.downloads = Some(downloads);
         self
     }
 

@@ -15,7 +15,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::distribute::Receiver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::geo::{GeoResolver, NoGeo};
-use crate::govern::{LinkDirectory, LinkOptions, Links, Pairings, Policies, Tokens};
+use crate::govern::{Downloads, LinkDirectory, LinkOptions, Links, Pairings, Policies, Tokens};
 use crate::key::{Algorithm, KeySet, SigningKey};
 use crate::meta::RedbStore;
 use crate::name::{NodeName, RepositoryName, Tenant};
@@ -107,7 +107,8 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     let tokens_of_users = Arc::new(Tokens::open(store.clone(), &options.tenant).await?);
     let origin = audit::origin(&options.name, &options.tenant);
     let (signer, log) = (identity.clone(), options.log);
-    let ledger = TileLog::open(data.join("audit"), &origin, signer, clock.clone(), log)?;
+    let ledger = Arc::new(TileLog::open(data.join("audit"), &origin, signer, clock.clone(), log)?);
+    let downloads = Downloads::open(store.clone(), &options.tenant, ledger.clone());
     let vault = Arc::new(LinkDirectory::open(data.join("links"))?);
     let for_links = LinkOptions::new(options.name.clone()).with_groups(options.groups);
     let links = Links::open(store.clone(), &options.tenant, vault, for_links).await?;
@@ -149,7 +150,8 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
         .with_proxies(options.proxies)
         .with_geo(options.geo)
         .with_links(links)
-        .with_ledger(Arc::new(ledger))
+        .with_ledger(ledger)
+        .with_downloads(downloads)
         .with_audit_full(options.audit_full);
     let mut edge = Edge::new(receiver, gate, Arc::new(authenticator), PolicySet::default())
         .with_access(tokens_of_users, pairings)

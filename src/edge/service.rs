@@ -249,7 +249,7 @@ impl Edge {
             "access" => control::access(self, parts, body, admitted, &asker).await,
             "" => self.front(admitted),
             "artifactory" if admitted.target.segments().get(1).is_some_and(|second| second == "api") => {
-                control::artifactory(self, admitted, &asker).await
+                control::artifactory(self, parts, body, admitted, &asker).await
             }
             _ => self.serve(parts, admitted, &asker, token).await,
         };
@@ -286,6 +286,9 @@ impl Edge {
         self.settle_access().await?;
         if let Some(links) = &self.inner.governance.links {
             links.upkeep(self.inner.receiver.now()).await?;
+        }
+        if let Some(downloads) = &self.inner.governance.downloads {
+            downloads.catch_up().await?;
         }
         self.inner.receiver.catalog().keep_time().await
     }

@@ -3,12 +3,14 @@
 //! Each keeps its records in a metadata store and answers requests from memory. Both services, the
 //! edge and the source, use them.
 
+mod downloads;
 mod links;
 mod pairings;
 mod policies;
 mod record;
 mod tokens;
 
+pub use downloads::{Counts, DownloadPage, DownloadQuery, DownloadRow, Downloads, Group, Step};
 pub use links::{
     Admission, KeyRecord, LinkDirectory, LinkInfo, LinkOptions, LinkRecord, LinkVault, Links,
     MemoryLinkVault, MintOrder, Minted, PolicyRecord, Revocation, RevocationUpdate, Revoked, SharedKey,

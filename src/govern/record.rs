@@ -58,6 +58,19 @@ impl Records {
         Ok(found)
     }
 
+    /// The records whose ids begin with `begin`, by id.
+    pub(crate) async fn all_within<T: DeserializeOwned>(&self, begin: &str) -> Result<Vec<(String, T)>> {
+        let mut found = Vec::new();
+        let prefix = self.key(begin);
+        let mut entries = self.store.scan_prefix(&prefix, PAGE);
+        while let Some(entry) = entries.try_next().await? {
+            let id = std::str::from_utf8(&entry.key[self.prefix.len()..])
+                .map_err(|_| Error::new(ErrorKind::Corrupted, "a record's key is not UTF-8"))?;
+            found.push((id.to_owned(), decode(&entry)?));
+        }
+        Ok(found)
+    }
+
     /// Writes a record, whatever was there.
     pub(crate) async fn write<T: Serialize>(&self, id: &str, record: &T) -> Result<()> {
         self.store.put(self.key(id), encode(record)?).await.map(drop)

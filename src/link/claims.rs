@@ -469,7 +469,7 @@ fn both() -> Vec<LinkMethod> {
 }
 
 /// Reads a list that, when given, is not empty: an empty one could be taken for no limit.
-pub(super) fn filled<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+pub(crate) fn filled<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     let list = Vec::<T>::deserialize(deserializer)?;

@@ -73,8 +73,28 @@ impl Grace {
         }
         if self.count >= ENTRIES {
             self.forget(now);
+            self.make_room();
         }
         self.insert(key, claims.expires.plus(seconds), digest)
+    }
+
+    /// Drops the quarter whose end is farthest, if there is no room: a download of theirs that is
+    /// cut is remembered again, long before it matters.
+    fn make_room(&mut self) {
+        if self.count < ENTRIES {
+            return;
+        }
+        let mut ends: Vec<Timestamp> = self.entries.values().map(|entry| entry.until).collect();
+        let keep = ends.len() * 3 / 4;
+        let at = keep.min(ends.len() - 1);
+        let (_, last, _) = ends.select_nth_unstable(at);
+        let (last, mut ties) = (*last, self.entries.len() - keep);
+        self.entries.retain(|_, entry| {
+            let far = entry.until >= last && ties > 0;
+            ties -= usize::from(far);
+            !far
+        });
+        self.count = self.entries.values().map(|entry| entry.digests.len()).sum();
     }
 
     fn insert(&mut self, key: (LinkId, Option<IpAddr>), until: Timestamp, digest: Digest) -> bool {
@@ -174,6 +194,21 @@ mod tests {
             at(&grace, None, 0).is_none() && at(&grace, Some("203.0.113.8".parse().unwrap()), 0).is_none()
         );
         assert!(grace.forget(claims.expires.plus(3_600)) && grace.is_empty());
+    }
+
+    #[test]
+    fn a_full_table_keeps_what_ends_soon() {
+        let mut grace = Grace::new(60);
+        let client = |number: u32| Some(IpAddr::from(number.to_be_bytes()));
+        let (soon, far) = (claims(600), Claims { id: LinkId::from_number(2), ..claims(86_400) });
+        for number in 0..ENTRIES as u32 - 1 {
+            assert!(grace.begin(&far, Digest::of(b"a"), client(number), ISSUED));
+        }
+        for number in 0..100 {
+            assert!(grace.begin(&soon, Digest::of(b"a"), client(number), ISSUED));
+        }
+        assert!(grace.len() < ENTRIES);
+        assert!((0..100).all(|number| grace.running(soon.id, client(number), soon.expires).is_some()));
     }
 
     #[test]

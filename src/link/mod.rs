@@ -26,6 +26,7 @@ mod token;
 mod verify;
 
 pub use self::budget::{Budget, Exhausted, REPEATS, Usage};
+pub(crate) use self::claims::filled;
 pub use self::claims::{Claims, LinkMethod, LinkResource};
 pub use self::denied::{Cause, Denied};
 pub use self::grace::{Grace, Graced};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::document::{Document, GeoRules};
+use super::document::Document;
 use super::duty::Duties;
 use super::grant::{Grants, Members, peer_may};
 use super::restrict::Restrictions;
@@ -55,11 +55,6 @@ impl CompiledPolicy {
     /// What one person must not do alone.
     pub fn duties(&self) -> Duties {
         self.inner.document.duties
-    }
-
-    /// What holds of the database of countries.
-    pub fn geo(&self) -> GeoRules {
-        self.inner.document.geo
     }
 
     pub(super) fn inner(&self) -> &Inner {

@@ -103,6 +103,11 @@ impl Question {
         &self.described
     }
 
+    /// The bundles that hold the artifact.
+    pub fn holders(&self) -> &[Holder] {
+        &self.holders
+    }
+
     /// Whether it is about an artifact that no bundle is described for.
     pub fn lacks_holders(&self) -> bool {
         self.holders.is_empty() && self.described.path.is_some()
@@ -112,6 +117,13 @@ impl Question {
     #[must_use]
     pub fn with_holders(mut self, holders: Vec<Holder>) -> Question {
         self.holders = holders;
+        self
+    }
+
+    /// The same question about another path of the repository.
+    #[must_use]
+    pub fn at_path(mut self, path: ArtifactPath) -> Question {
+        self.described.path = Some(path);
         self
     }
 

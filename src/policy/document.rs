@@ -54,9 +54,6 @@ pub struct Document {
     /// What one person must not do alone.
     #[serde(skip_serializing_if = "Duties::is_empty")]
     pub duties: Duties,
-    /// How old the database of countries may be.
-    #[serde(skip_serializing_if = "GeoRules::is_default")]
-    pub geo: GeoRules,
 }
 
 /// Gives rights.
@@ -198,35 +195,6 @@ pub enum Otherwise {
     Take(Chosen),
 }
 
-/// What holds of the database of countries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct GeoRules {
-    /// Days after which the database is stale; never if `None`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_age_days: Option<u32>,
-    /// What a stale database is worth.
-    pub stale: Stale,
-}
-
-impl GeoRules {
-    fn is_default(&self) -> bool {
-        *self == GeoRules::default()
-    }
-}
-
-/// What a stale database of countries is worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Stale {
-    /// Nothing: every country is unknown.
-    #[default]
-    Deny,
-    /// As much as a fresh one.
-    Serve,
-}
-
 impl Document {
     /// Reads a document from JSON text.
     ///
@@ -267,7 +235,7 @@ impl Document {
     }
 }
 
-const KEYS: [&str; 8] = ["description", "groups", "networks", "grant", "restrict", "steer", "duties", "geo"];
+const KEYS: [&str; 7] = ["description", "groups", "networks", "grant", "restrict", "steer", "duties"];
 
 fn read(reader: &mut Reader, value: &Value) -> Document {
     let Some(table) = reader.table(value, "", &KEYS) else { return Document::default() };
@@ -288,9 +256,6 @@ fn read(reader: &mut Reader, value: &Value) -> Document {
     }
     if let Some(value) = table.get("duties") {
         document.duties = duties(reader, value);
-    }
-    if let Some(value) = table.get("geo") {
-        document.geo = geo(reader, value);
     }
     // Places are those of what is written only as long as every part of it was read.
     if reader.is_clean() {
@@ -476,31 +441,6 @@ fn duties(reader: &mut Reader, value: &Value) -> Duties {
         signer_may_not_distribute: reader.flag(table, "duties", "signer_may_not_distribute"),
         four_eyes: four_eyes.into_iter().collect::<ActionSet>(),
     }
-}
-
-fn geo(reader: &mut Reader, value: &Value) -> GeoRules {
-    let Some(table) = reader.table(value, "geo", &["max_age_days", "stale"]) else {
-        return GeoRules::default();
-    };
-    let max_age_days = table.get("max_age_days").and_then(|value| {
-        let days = value
-            .as_u64()
-            .and_then(|days| u32::try_from(days).ok())
-            .filter(|days| (1..=36_500).contains(days));
-        if days.is_none() {
-            reader.fault("geo.max_age_days", "expected days, 1 to 36500");
-        }
-        days
-    });
-    let stale = match table.get("stale").map(|value| value.as_str()) {
-        None | Some(Some("deny")) => Stale::Deny,
-        Some(Some("serve")) => Stale::Serve,
-        Some(_) => {
-            reader.fault("geo.stale", "expected \"deny\" or \"serve\"");
-            Stale::Deny
-        }
-    };
-    GeoRules { max_age_days, stale }
 }
 
 /// What can only be told from the document as a whole.

@@ -154,9 +154,62 @@ impl CompiledPolicy {
         };
         Explanation { decision: outcome, rule, reason, steered, steps: chain.steps, left_out: chain.left_out }
     }
+
+    /// What the policy says of a request by the holder of a signed URL that opens the artifact: no
+    /// grant is asked for, restrictions bind it.
+    pub fn explain_link(&self, request: &AccessRequest<'_>) -> Explanation {
+        let why = "what a signed URL opens, it says itself";
+        let step = Step {
+            stage: Stage::Builtin,
+            rule: "link".to_owned(),
+            verdict: Verdict::Permits,
+            why: why.to_owned(),
+        };
+        let mut explanation = Explanation {
+            decision: Outcome::Permit,
+            rule: "link".to_owned(),
+            reason: why.to_owned(),
+            steered: None,
+            steps: vec![step],
+            left_out: 0,
+        };
+        explanation.add_target(self, request);
+        explanation
+    }
 }
 
 impl Explanation {
+    /// Whether it may be done, here or on what it steers to.
+    pub fn permits(&self) -> bool {
+        matches!(self.decision, Outcome::Permit | Outcome::Steer)
+    }
+
+    /// Adds what a restriction outside of the policy says: one that was signed with a bundle. A
+    /// denial is the decision from then on; a permission adds a step and changes nothing.
+    pub fn add_restriction(&mut self, rule: impl Into<String>, verdict: Verdict, why: impl Into<String>) {
+        let (rule, why) = (rule.into(), why.into());
+        if verdict == Verdict::Denies && self.permits() {
+            self.decision = Outcome::Forbid;
+            self.rule.clone_from(&rule);
+            self.reason.clone_from(&why);
+        }
+        self.steps.push(Step { stage: Stage::Restrict, rule, verdict, why });
+    }
+
+    /// Adds what the restrictions of `policy` say of what the client is steered to.
+    pub fn add_target(&mut self, policy: &CompiledPolicy, request: &AccessRequest<'_>) {
+        let mut chain = Chain::default();
+        let refusal = chain.restrict(policy.inner(), request, false).err();
+        self.steps.extend(chain.steps);
+        self.left_out += chain.left_out;
+        if let Some(refusal) = refusal
+            && self.permits()
+        {
+            self.decision = Outcome::Forbid;
+            (self.rule, self.reason) = (refusal.rule, refusal.reason);
+        }
+    }
+
     /// Whether `decision` is what was explained.
     pub fn agrees_with(&self, decision: &Decision) -> bool {
         match decision {

@@ -29,12 +29,11 @@ use crate::access::{AccessRequest, Action, Decision, Principal, Refusal, Refusal
 pub use compiled::CompiledPolicy;
 pub use describe::{Described, Question};
 pub use document::{
-    Choice, Chosen, Document, GeoRules, Grant, MAX_DOCUMENT, MAX_RULES, Otherwise, Restriction, Sides, Stale,
-    Steer,
+    Choice, Chosen, Document, Grant, MAX_DOCUMENT, MAX_RULES, Otherwise, Restriction, Sides, Steer,
 };
 pub use duty::{Duties, History};
 pub use explain::{Explanation, Outcome, Stage, Steered, Step, Verdict};
-pub use replay::{Change, MAX_CHANGES, PastRequest, Replay, replay};
+pub use replay::{Change, MAX_CHANGES, PastRequest, Replay, Replaying, replay};
 pub use steer::Template;
 pub use words::{Hours, Language, Net, Selector};
 

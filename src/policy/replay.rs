@@ -112,72 +112,84 @@ pub struct Change {
     pub example: String,
 }
 
-/// Judges `requests` by the policy `new`. What it would change is told against the policy `old`, or
+/// Judges requests of the past by the policy `new`, one after the other as
+/// [`Replaying::judge`] gets them. What it would change is told against the policy `old`, or
 /// without one against what was decided then.
 ///
 /// A log tells who asked, not all that the credentials said: groups that only credentials name
 /// count as far as [`PastRequest::groups`] has them, scopes do not. With an `old` policy both are
 /// judged by the same knowledge. Signed URLs are judged by restrictions alone.
-pub fn replay(
-    tenant: &Tenant,
-    old: Option<&CompiledPolicy>,
-    new: &CompiledPolicy,
-    requests: impl IntoIterator<Item = PastRequest>,
-) -> Replay {
-    let mut report = Replay::default();
-    let mut changes: BTreeMap<(String, Action, bool, String), Change> = BTreeMap::new();
-    for past in requests {
-        let Some(after) = judge(tenant, new, &past) else {
-            report.skipped += 1;
-            continue;
+pub fn replay(tenant: Tenant, old: Option<CompiledPolicy>, new: CompiledPolicy) -> Replaying {
+    Replaying { tenant, old, new, report: Replay::default(), changes: BTreeMap::new() }
+}
+
+/// A replay on its way.
+#[derive(Debug)]
+pub struct Replaying {
+    tenant: Tenant,
+    old: Option<CompiledPolicy>,
+    new: CompiledPolicy,
+    report: Replay,
+    changes: BTreeMap<(String, Action, bool, String), Change>,
+}
+
+impl Replaying {
+    /// Judges one more request.
+    pub fn judge(&mut self, past: PastRequest) {
+        let Some(after) = judge(&self.tenant, &self.new, &past) else {
+            self.report.skipped += 1;
+            return;
         };
-        report.judged += 1;
-        let before = match old {
-            Some(old) => judge(tenant, old, &past).unwrap_or(Ok(())),
+        self.report.judged += 1;
+        let before = match &self.old {
+            Some(old) => judge(&self.tenant, old, &past).unwrap_or(Ok(())),
             None if past.allowed => Ok(()),
             None => Err(("recorded".to_owned(), "it was refused then".to_owned())),
         };
         let (allowed, (rule, reason)) = match (before, after) {
             (Ok(()), Err(why)) => (false, why),
             (Err(why), Ok(())) => (true, why),
-            _ => continue,
+            _ => return,
         };
         if allowed {
-            report.newly_allowed += 1;
+            self.report.newly_allowed += 1;
         } else {
-            report.newly_denied += 1;
+            self.report.newly_denied += 1;
         }
         let key = (past.who.clone(), past.action, allowed, rule.clone());
-        let full = changes.len() >= MAX_CHANGES;
-        match changes.get_mut(&key) {
+        let full = self.changes.len() >= MAX_CHANGES;
+        match self.changes.get_mut(&key) {
             Some(change) => {
                 change.requests += 1;
                 change.first = change.first.min(past.at);
                 change.last = change.last.max(past.at);
             }
-            None if full => report.left_out += 1,
+            None if full => self.report.left_out += 1,
             None => {
                 let example = past.path.map(|path| path.to_string()).unwrap_or_default();
-                changes.insert(
-                    key,
-                    Change {
-                        who: past.who,
-                        action: past.action,
-                        allowed,
-                        rule,
-                        reason,
-                        requests: 1,
-                        first: past.at,
-                        last: past.at,
-                        example: format!("{}/{example}", past.repository),
-                    },
-                );
+                let change = Change {
+                    who: past.who,
+                    action: past.action,
+                    allowed,
+                    rule,
+                    reason,
+                    requests: 1,
+                    first: past.at,
+                    last: past.at,
+                    example: format!("{}/{example}", past.repository),
+                };
+                self.changes.insert(key, change);
             }
         }
     }
-    report.changes = changes.into_values().collect();
-    report.changes.sort_by_key(|change| std::cmp::Reverse(change.requests));
-    report
+
+    /// What came of it.
+    pub fn report(self) -> Replay {
+        let mut report = self.report;
+        report.changes = self.changes.into_values().collect();
+        report.changes.sort_by_key(|change| std::cmp::Reverse(change.requests));
+        report
+    }
 }
 
 /// The rule and the reason of a refusal; `None` if the request cannot be judged.

@@ -222,11 +222,16 @@ impl Actor<'_> {
 
     // Bundles.
 
-    /// As [`Source::create_bundle`], made by this principal; needs `bundle` on the name.
+    /// As [`Source::create_bundle`]; needs `bundle` on the name. The bundle says that this principal
+    /// made it; the local operator, who is no person, says who did.
     pub async fn create_bundle(&self, new: &NewBundle) -> Result<BundleRecord> {
         self.permit(Action::Bundle, named(&new.name))?;
         let event = self.event(kind::BUNDLE_CREATED).about_bundle(&new.name, &new.version);
-        let new = NewBundle { by: self.principal.to_string(), ..new.clone() };
+        let by = match &self.principal {
+            Principal::Token { .. } => new.by.clone(),
+            person => person.to_string(),
+        };
+        let new = NewBundle { by, ..new.clone() };
         self.recorded(event, self.source.create_bundle(&new)).await
     }
 
@@ -326,7 +331,7 @@ impl Actor<'_> {
         }
         let now = self.source.clock.now();
         let event = self.event(kind::CHANGE_APPROVED).about_bundle(&record.bundle, &record.version).about(id);
-        let event = event.because(format!("{}, asked for by {}", record.change, record.requested_by));
+        let event = told(event, &format!("{}, asked for by {}", record.change, record.requested_by));
         self.recorded(event, async {
             let approved = self.source.move_change(id, |record| {
                 // A change that was approved and not done is finished by whoever approves it again.
@@ -367,7 +372,7 @@ impl Actor<'_> {
             record.reason = Some(reason.to_owned());
             Ok(())
         });
-        self.recorded(event.because(reason), rejecting).await
+        self.recorded(told(event, reason), rejecting).await
     }
 
     // Keys, edges and what else is administration.
@@ -414,7 +419,7 @@ impl Actor<'_> {
 
     /// As [`Source::set_trust_days`]; needs `administer`.
     pub async fn set_trust_days(&self, days: u32) -> Result<()> {
-        let event = self.event(kind::CONFIG_CHANGED).because(format!("trust documents last {days} days"));
+        let event = told(self.event(kind::CONFIG_CHANGED), &format!("trust documents last {days} days"));
         self.administered(event, self.source.set_trust_days(days)).await
     }
 
@@ -454,6 +459,28 @@ impl Actor<'_> {
             return converging.await;
         }
         self.recorded(self.event(kind::SYNC_RUN), converging).await
+    }
+
+    /// As [`Source::air_gap`]; needs `distribute` on every bundle that travels.
+    #[cfg(feature = "delta")]
+    pub async fn air_gap(
+        &self,
+        edge: &NodeName,
+        options: &super::AirGapOptions,
+        events: &crate::distribute::Events,
+    ) -> Result<crate::distribute::airgap::Export> {
+        let named: Vec<BundleName> = match options.bundles.as_slice() {
+            [] => {
+                let desired = self.source.desired().await?.remove(edge).unwrap_or_default();
+                desired.into_iter().map(|record| record.name).collect()
+            }
+            some => some.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        for name in &named {
+            self.permit(Action::Distribute, self::named(name))?;
+        }
+        let event = told(self.event(kind::SYNC_RUN).about(edge.as_str()), "as volumes that are carried");
+        self.recorded(event, self.source.air_gap(edge, options, events)).await
     }
 
     /// An event of this principal at this moment.
@@ -579,7 +606,7 @@ impl Actor<'_> {
 
     #[cold]
     fn deny(&self, action: Action, refusal: Refusal) -> Error {
-        let event = self.event(kind::CONTROL_DENIED).about(action.as_str()).because(refusal.to_string());
+        let event = told(self.event(kind::CONTROL_DENIED).about(action.as_str()), &refusal.to_string());
         // The refusal stands, whether or not the log takes it.
         let _ = self.authority.audit.record(event);
         Error::new(ErrorKind::Forbidden, refusal.to_string())

@@ -168,7 +168,13 @@ impl Source {
     ) -> Result<Vec<EdgeOutcome>> {
         let edges = self.chosen(options.edges.as_ref()).await?;
         let wanted = self.desired().await?;
-        self.run(&edges, &wanted, dial, options, progress).await
+        let outcomes = self.run(&edges, &wanted, dial, options, progress).await?;
+        if !options.dry_run {
+            let reached = outcomes.iter().filter(|outcome| outcome.error.is_none());
+            let reached: Vec<NodeName> = reached.map(|outcome| outcome.edge.clone()).collect();
+            self.witness_all(&reached, dial).await;
+        }
+        Ok(outcomes)
     }
 
     /// What would be sent if `edges` were to hold a version of a bundle. Nothing changes, here or

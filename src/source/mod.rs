@@ -20,6 +20,7 @@ mod converge;
 mod dial;
 mod edges;
 mod file;
+mod governance;
 mod keys;
 mod pairing;
 mod propagation;
@@ -30,6 +31,7 @@ mod selection;
 mod state;
 mod trust;
 mod vault;
+mod witness;
 
 #[cfg(feature = "redb")]
 use std::path::Path;
@@ -50,6 +52,7 @@ pub use self::converge::{
 #[cfg(feature = "client")]
 pub use self::dial::HttpDial;
 pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
+pub use self::governance::Governance;
 pub use self::keys::{NewKey, Ring, Role};
 pub use self::pairing::{PairOptions, PairingRecord};
 pub use self::propagation::{KeyState, KeyStatus, Propagation};
@@ -61,6 +64,7 @@ pub use self::state::{
 };
 pub use self::trust::{TRUST_DAYS, TrustRecord};
 pub use self::vault::{DirVault, MemoryVault, Vault};
+pub use self::witness::WitnessRecord;
 pub use crate::pattern::{MAX_PATTERN, Pattern};
 
 use self::record::{Records, encode, key};

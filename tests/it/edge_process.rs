@@ -343,3 +343,110 @@ fn the_log_is_json_when_asked_and_never_shows_credentials() {
         assert!(!log.contains(secret), "{log}");
     }
 }
+
+/// What the process holds in memory, in bytes.
+fn resident(edge: &EdgeProcess) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", edge.pid().as_raw_nonzero())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() * 1024
+}
+
+/// K08: whoever tries tokens must not fill the memory with them, in whatever form they come.
+#[test]
+fn a_hundred_thousand_bad_tokens_leave_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, log) = (dir.path().join("data"), dir.path().join("log"));
+    let edge = EdgeProcess::start(&data, &log, &["--log", "error"]);
+    let address = edge.address;
+    let try_tokens = move |from: u32, to: u32| {
+        let mut wire = crate::http::rig::Wire::to(address);
+        for batch in (from..to).step_by(100) {
+            let requests: String = (batch..batch + 100)
+                .map(|number| {
+                    let credentials = match number % 4 {
+                        0 => format!("Authorization: Bearer eut1_{number:048}"),
+                        1 => format!("Authorization: Bearer emt1_{number:048}"),
+                        2 => format!("X-JFrog-Art-Api: {number:064}"),
+                        _ => format!("Authorization: Bearer {number:040}.{number:040}.{number:040}"),
+                    };
+                    format!("GET /api/v1/status HTTP/1.1\r\nHost: a\r\n{credentials}\r\n\r\n")
+                })
+                .collect();
+            wire.send(requests);
+            for _ in 0..100 {
+                assert_eq!(wire.reply(false).status, 401);
+            }
+        }
+    };
+    try_tokens(0, 4_000);
+    let before = resident(&edge);
+    let threads: Vec<_> = (0..4_u32)
+        .map(|part| std::thread::spawn(move || try_tokens(10_000 + part * 25_000, 35_000 + part * 25_000)))
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let grown = resident(&edge).saturating_sub(before);
+    assert!(grown <= 16 << 20, "100,000 bad tokens left {grown} bytes");
+    assert_eq!(edge.get("/healthz", None).status, 200);
+}
+
+/// K07: a process that may open 128 files, and a thousand clients.
+#[test]
+fn more_clients_than_files_are_turned_away_and_room_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, log) = (dir.path().join("data"), dir.path().join("log"));
+    let edge = EdgeProcess::start_with_files(&data, &log, 128, &[]);
+    let held: Vec<_> = (0..1000).map(|_| std::net::TcpStream::connect(edge.address).ok()).collect();
+    let status = |path| crate::process::call(edge.address, "GET", path, None, b"").map(|reply| reply.status);
+    // Answered or turned away; never a hanging or a dead process.
+    for _ in 0..20 {
+        assert!(matches!(status("/healthz"), Ok(200 | 503) | Err(_)));
+    }
+    drop(held);
+    let healed = (0..250).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        matches!(status("/healthz"), Ok(200))
+    });
+    assert!(healed, "{}", edge.log());
+    assert!(!edge.log().contains("panicked"), "{}", edge.log());
+}
+
+#[test]
+fn what_connections_must_prove_is_configured() {
+    for (text, sentence) in [
+        (
+            "[tls]\nclient_auth = \"always\"",
+            "line 2: `tls.client_auth`: \"always\" is neither \"optional\" nor \"required\"",
+        ),
+        (
+            "[tls]\nclient_ca = \"edge.toml\"",
+            "line 1: [tls] needs both `client_ca` and `client_auth`, or neither",
+        ),
+        (
+            "[tls]\nclient_ca = \"edge.toml\"\nclient_auth = \"required\"",
+            "line 1: [tls] needs both `cert` and `key`",
+        ),
+        (
+            "[server]\nproxy_protocl = []",
+            "line 2: unknown key `server.proxy_protocl`; did you mean `server.proxy_protocol`?",
+        ),
+    ] {
+        assert_eq!(check(text), (2, format!("edge: edge.toml, {sentence}")), "{text}");
+    }
+    let (code, said) = check("[server]\nproxy_protocol = [\"10.0.0.0/33\"]");
+    assert!(code == 2 && said.contains("line 2: `server.proxy_protocol`"), "{said}");
+
+    // The whole way: who comes from a balancer, and what the log says of the request.
+    let dir = tempfile::tempdir().unwrap();
+    let (data, log, file) = (dir.path().join("data"), dir.path().join("log"), dir.path().join("edge.toml"));
+    fs::write(&file, "[server]\nproxy_protocol = [\"127.0.0.0/8\"]").unwrap();
+    let edge = EdgeProcess::start(&data, &log, &["--config", file.to_str().unwrap()]);
+    let ask = |header: &str| {
+        let mut wire = crate::http::rig::Wire::to(edge.address);
+        wire.send(format!("{header}GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"));
+        wire.try_reply(false).map(|reply| reply.status)
+    };
+    assert_eq!(ask("PROXY TCP4 192.0.2.7 198.51.100.1 4711 80\r\n"), Some(200));
+    assert_eq!(ask("PROXY UNKNOWN\r\n"), Some(200));
+    assert_eq!(ask(""), None);
+    assert!(edge.log().contains("192.0.2.7"), "{}", edge.log());
+}

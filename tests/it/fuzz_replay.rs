@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use distedge::audit::segment::{Head, Segment, Tail};
 use distedge::bundle::{
     Assignment, BundleRef, Constraints, EdgeEntry, Envelope, Evidence, Item, Receipt, STATEMENT_PAYLOAD,
     Source, Statement, TrustDocument, Withdrawal,
@@ -107,6 +108,8 @@ fn made() -> Vec<Seed> {
     }
     documents(&mut seeds);
     packs(&mut seeds);
+    links(&mut seeds);
+    segments(&mut seeds);
     databases(&mut seeds);
     for (at, fixture) in oracle::FIXTURES.iter().enumerate() {
         let index = at as u8;
@@ -168,7 +171,7 @@ const PROXY: [&[u8]; 6] = [
 
 const POLICIES: &str = r#"{"grant":[{"name":"all","to":["authenticated","anonymous"],"may":["read","list"],"on":["files/**"]}],"restrict":[{"name":"office","on":["files/shop/**"],"networks":{"allow":["office"],"deny":["10.0.0.1"]}}],"networks":{"office":["10.0.0.0/8"]}}
 {"grant":[{"name":"ops","to":["group:ops"],"may":["read"],"on":["*"]}],"groups":{"ops":["user:ann","service:ci"]},"steer":[{"name":"one","repository":"files","from":"shop/current/**","to":"shop/{version}/**","bundle":"shop","choose":[{"countries":["DE"],"languages":["de"],"version":"1.0"},{"languages":["fr"],"alias":"stable"}],"otherwise":{"version":"2.0"}}]}
-{"restrict":[{"name":"hours","bundles":["shop"],"versions":["1.*"],"hours":["mon-fri 08:00-18:00"],"principals":["link","use-case:peer"],"actions":["read","mint"]}],"duties":{"signer_may_not_distribute":true,"four_eyes":["distribute"]},"geo":{"max_age_days":30,"stale":"serve"},"description":"x"}
+{"restrict":[{"name":"hours","bundles":["shop"],"versions":["1.*"],"hours":["mon-fri 08:00-18:00"],"principals":["link","use-case:peer"],"actions":["read","mint"]}],"duties":{"signer_may_not_distribute":true,"four_eyes":["distribute"]},"description":"x"}
 {"networks":{"bad":["10.0.0.5/8"]}}
 {"restrict":[{"name":"a","networks":{"allow":["0.0.0.0/0"]}}]}
 {"grants":[]}
@@ -205,6 +208,37 @@ fn databases(seeds: &mut Vec<Seed>) {
             }
         }
     }
+}
+
+/// Segments of the audit log: good, torn, with stale bytes behind, with a note for an entry.
+fn segments(seeds: &mut Vec<Seed>) {
+    let entry = |seq: u64, rest: &str| {
+        format!("{{\"seq\":{seq},\"t\":\"2026-11-22T05:00:00Z\",\"kind\":{rest}}}").into_bytes()
+    };
+    let note = "log\n0\n47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n\n\u{2014} log AAAAAAA=\n";
+    let segment = Segment {
+        head: Head { first: 3, open: vec![1, 2] },
+        entries: vec![
+            entry(3, "\"download.start\",\"who\":\"user:~AAAA\",\"ip\":\"192.0.2.0/24~AAAA\",\"req\":1"),
+            entry(
+                4,
+                "\"download.end\",\"of\":3,\"res\":{\"bytes\":7,\"range\":[0,6],\"complete\":true},\"req\":1",
+            ),
+            entry(5, "\"auth.failed\",\"res\":{\"reason\":\"\\u001b[2J\\n\"}"),
+            note.as_bytes().to_vec(),
+        ],
+        tail: Tail::Clean,
+        length: 0,
+    };
+    let whole = segment.to_bytes();
+    let mut seed = |name: &str, bytes: &[u8]| seeds.push(("audit_segment", name.into(), bytes.to_vec()));
+    seed("whole", &whole);
+    seed("filled", &[&whole[..], &[0; 600]].concat());
+    seed("torn", &whole[..whole.len() - 9]);
+    seed("head", &whole[..40]);
+    let shorter = Segment { entries: segment.entries[..2].to_vec(), ..segment }.to_bytes();
+    seed("stale", &[&shorter[..], &whole[shorter.len() - 30..]].concat());
+    seed("damaged-head", &[b"deaudit2", &whole[8..]].concat());
 }
 
 fn packs(seeds: &mut Vec<Seed>) {
@@ -246,6 +280,26 @@ fn packs(seeds: &mut Vec<Seed>) {
     seeds.push(("pack", "other-role".into(), other));
     seeds.push(("pack", "no-end".into(), records[..records.len() - 36].to_vec()));
     seeds.push(("pack", "records".into(), records));
+}
+
+fn links(seeds: &mut Vec<Seed>) {
+    for (at, token) in oracle::minted().iter().enumerate() {
+        seeds.push(("link_token", format!("minted-{at}"), token.clone().into_bytes()));
+        let (text, tag) = token.rsplit_once('.').unwrap();
+        let mut bytes = oracle::unbase64url(tag);
+        bytes[3] ^= 1;
+        let forged = format!("{text}.{}", oracle::base64url(&bytes));
+        seeds.push(("link_token", format!("forged-{at}"), forged.into_bytes()));
+        seeds.push(("link_token", format!("short-tag-{at}"), format!("{text}.AA").into_bytes()));
+        let payload = oracle::unbase64url(text.rsplit_once('.').unwrap().1);
+        seeds.push(("link_claims", format!("minted-{at}"), [&[0; 4][..], &payload].concat()));
+    }
+    for (at, line) in CLAIMS.lines().enumerate() {
+        for (way, request) in [[0, 0, 0, 0], [2, 6, 1, 4], [65, 3, 4, 3]].iter().enumerate() {
+            let bytes = [&request[..], line.as_bytes()].concat();
+            seeds.push(("link_claims", format!("{at:02}-{way}"), bytes));
+        }
+    }
 }
 
 fn documents(seeds: &mut Vec<Seed>) {
@@ -465,3 +519,12 @@ a/***/b a/x/b
 é* ét
 a/**b a/c/b
 x y";
+
+const CLAIMS: &str = r#"{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"p":"generic-local/app/"},{"p":"other/"}],"iat":1800000000,"nbf":1800000000,"exp":1831536000,"m":["GET","HEAD"],"aud":["edge-eu","europe"],"ip":["203.0.113.0/24","2001:db8::/32"],"cc":["DE","FR"],"bps":100,"sub":"cust-42","ep":3}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600,"aud":["edge-eu"],"n":2,"sha":"ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600,"pol":"partners"}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"p":"generic-local/app"}],"iat":1800000000,"exp":1800003600}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600,"exp":1900000000}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/app/1.0/a"}],"iat":1800000000,"exp":1800003600.0}
+{"v":1,"id":"01JD7ZC5N0E8T4S1Q2W3X4Y5Z6","ten":"acme","res":[{"e":"generic-local/../a"}],"iat":1800000000,"exp":1800003600,"foo":1}"#;

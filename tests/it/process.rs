@@ -73,6 +73,13 @@ impl EdgeProcess {
         EdgeProcess::spawn(command, data, log, arguments).ready().unwrap_or_else(|why| panic!("{why}"))
     }
 
+    /// Starts an edge that may have no more than `files` open at once.
+    pub fn start_with_files(data: &Path, log: &Path, files: u32, arguments: &[&str]) -> EdgeProcess {
+        let mut command = unsettled(Command::new("sh"));
+        command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]).arg(edge_binary());
+        EdgeProcess::spawn(command, data, log, arguments).ready().unwrap_or_else(|why| panic!("{why}"))
+    }
+
     /// Files may grow again.
     pub fn lift_limit(&self) {
         prlimit(Some(self.pid()), Resource::Fsize, Rlimit { current: None, maximum: None }).unwrap();

@@ -16,14 +16,29 @@
 //! | `/api/v1/keys`, `/api/v1/keys/{id}` | GET | anyone |
 //! | `/api/v1/repositories`, `…/{name}` | GET; PUT | `administer` |
 //! | `/api/v1/events` | GET | `audit` |
+//! | `/api/v1/link-keys`, `…/{kid}/retire`, `…/{kid}/revoke` | GET, POST; POST | `administer` |
+//! | `/api/v1/links`, `…/{id}` | GET, POST; GET, DELETE | `mint` and `read` on what the link opens |
+//! | `/api/v1/links/revoke` | POST | `mint` (a subject), `administer` |
+//! | `/api/v1/link-policies/{id}` | GET; PUT, DELETE | `mint`; `administer` |
+//! | `/api/v1/link-revocations` | GET, POST | `receive` |
+//! | `/artifactory/api/signed/url`, `…/{id}` | POST; DELETE | as `/api/v1/links` |
+//! | `/api/v1/audit`, `…/status`, `…/checkpoint`, `…/tile/…`, `…/proof/…`, `…/export` | GET | `audit` |
+//! | `/api/v1/audit/cosignature`, `…/erase` | POST | `audit`; `administer` |
+//! | `/api/v1/downloads` | GET | `audit` |
 //! | `/api/v1/gc`, `/api/v1/scrub` | POST | `administer` |
 //! | `/api/v1/tokens`, `…/{id}` | GET, POST; GET, DELETE | `administer`; one's own: its user |
 //! | `/api/v1/pairings`, `…/{id}`, `…/tokens` | GET; GET, DELETE; POST | `administer`; one's own: its peer |
 //! | `/api/v1/pairings/redeem`, `…/confirm` | POST | who holds a pairing token |
 //! | `/api/v1/pairings/{id}/rotate` | POST | its peer |
+//! | `/api/v1/policy`, `…/versions`, `…/versions/{number}` | GET; PUT the policy | `administer` |
+//! | `/api/v1/policy/check`, `…/rollback`, `…/replay`, `/api/v1/explain` | POST | `administer` |
 //! | `/access/api/v1/service_trust/…` | POST, DELETE | the same, as clients of Artifactory ask |
 
+mod audit;
+mod link;
 mod pairing;
+mod past;
+mod policy;
 mod token;
 
 use http::header::{ALLOW, CONTENT_LENGTH, HeaderName, HeaderValue};
@@ -42,6 +57,7 @@ use crate::distribute::{BundleAnswer, UploadAnswer};
 use crate::distribute::{HaveQuestion, PartsQuestion, SectionsQuestion};
 use crate::edge::authorize::{Asker, authorize};
 use crate::edge::budget::Share;
+use crate::edge::download::restricted;
 use crate::edge::problem::Problem;
 use crate::edge::service::{Edge, allowed, nothing};
 use crate::edge::{Admitted, Body, document, media};
@@ -129,6 +145,8 @@ pub(super) async fn route(
         ["api", "v1", "repositories"] => call.repositories().await,
         ["api", "v1", "repositories", name] => call.repository(name, body).await,
         ["api", "v1", "events"] => call.events().await,
+        ["api", "v1", "audit", rest @ ..] => call.audit(rest, body).await,
+        ["api", "v1", "downloads"] => call.downloads().await,
         ["api", "v1", "gc"] => {
             call.methods("POST")?;
             call.may(Action::Administer, Resource::Edge)?;
@@ -140,7 +158,13 @@ pub(super) async fn route(
             media::json(false, &edge.receiver().scrub().await?)
         }
         ["api", "v1", "tokens", rest @ ..] => call.tokens(rest, body).await,
+        ["api", "v1", "link-keys", rest @ ..] => call.link_keys(rest, body).await,
+        ["api", "v1", "links", rest @ ..] => call.links(rest, body).await,
+        ["api", "v1", "link-policies", rest @ ..] => call.link_policies(rest, body).await,
+        ["api", "v1", "link-revocations"] => call.link_revocations(body).await,
         ["api", "v1", "pairings", rest @ ..] => call.pairings(rest, body).await,
+        ["api", "v1", "policy", rest @ ..] => call.policy(rest, body).await,
+        ["api", "v1", "explain"] => call.explain(body).await,
         _ => Err(call.unknown()),
     }
 }
@@ -173,7 +197,13 @@ pub(super) async fn access(
 }
 
 /// The few system routes that clients of Artifactory ask before anything else.
-pub(super) async fn artifactory(edge: &Edge, admitted: &Admitted, asker: &Asker) -> Answer {
+pub(super) async fn artifactory(
+    edge: &Edge,
+    parts: &Parts,
+    body: Body,
+    admitted: &Admitted,
+    asker: &Asker,
+) -> Answer {
     let segments: Vec<&str> = admitted.target.segments().iter().map(String::as_str).collect();
     let read = matches!(admitted.method, Method::GET | Method::HEAD);
     match segments.as_slice() {
@@ -183,6 +213,9 @@ pub(super) async fn artifactory(edge: &Edge, admitted: &Admitted, asker: &Asker)
         ["artifactory", "api", "system", "version"] if read => {
             let version = json!({ "version": env!("CARGO_PKG_VERSION"), "product": "distedge" });
             media::json(admitted.head, &version)
+        }
+        ["artifactory", "api", "signed", "url", rest @ ..] => {
+            Call { edge, parts, admitted, asker }.signed_url(rest, body).await
         }
         _ => Err(edge.refuse(asker)),
     }
@@ -467,13 +500,15 @@ impl Call<'_> {
 
     /// Refuses who may not do `action` on `resource`, and has it recorded.
     fn may(&self, action: Action, resource: Resource<'_>) -> Result<(), Problem> {
-        match authorize(self.edge.policies(), self.asker, action, resource) {
-            Ok(_) => Ok(()),
-            Err(refusal) => {
-                self.edge.control_denied(self.asker, action, &refusal);
-                Err(self.edge.refuse(self.asker))
-            }
+        if let Err(refusal) = authorize(self.edge.policies(), self.asker, action, resource) {
+            self.edge.control_denied(self.asker, action, &refusal);
+            return Err(self.edge.refuse(self.asker));
         }
+        if let Err(refusal) = self.edge.policies().restrict(&self.asker.wants(action, resource)) {
+            self.edge.control_denied(self.asker, action, &refusal);
+            return Err(restricted(self.asker));
+        }
+        Ok(())
     }
 
     /// An event of this request, at this moment, by who asks.

@@ -10,10 +10,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::govern::record::{decode, encode};
 use crate::link::{
     Budget, Cause, Claims, DEFAULT_LIFETIME, KeyName, LinkAlgorithm, LinkId, LinkMethod, LinkResource,
-    PolicyName, mint, url_path,
+    PolicyName, filled, mint, url_path,
 };
 use crate::meta::{Batch, prefix_end};
-use crate::name::NodeName;
+use crate::name::{NodeName, RepositoryName};
 use crate::place::{Country, Network};
 use crate::secret::Secret;
 
@@ -26,6 +26,10 @@ const PAGE: usize = 1_000;
 pub struct MintOrder {
     /// Artifacts and folders, as `repository/path` and `repository/folder/`.
     pub resources: Vec<String>,
+    /// The repository of one more resource.
+    pub repository: Option<RepositoryName>,
+    /// The path of that one; the whole repository, if left out.
+    pub path: Option<String>,
     /// How long it lives, in seconds; 24 hours if left out, at most 365 days.
     pub expires_in: Option<i64>,
     /// When it dies, instead of how long it lives.
@@ -33,33 +37,50 @@ pub struct MintOrder {
     /// When it begins.
     pub not_before: Option<Timestamp>,
     /// The methods; both if left out.
+    #[serde(alias = "m", deserialize_with = "filled")]
     pub methods: Vec<LinkMethod>,
     /// Edges and groups; this edge if the downloads are counted, else every one that has the key.
+    #[serde(alias = "aud", deserialize_with = "filled")]
     pub audience: Vec<NodeName>,
     /// Where clients may come from.
+    #[serde(alias = "ip", deserialize_with = "filled")]
     pub networks: Vec<Network>,
     /// Which countries they may come from.
+    #[serde(alias = "cc", deserialize_with = "filled")]
     pub countries: Vec<Country>,
     /// How many downloads.
+    #[serde(alias = "n")]
     pub uses: Option<u32>,
     /// The rate of a download, in bytes a second.
     pub bps: Option<u64>,
     /// For whom it is.
+    #[serde(alias = "sub")]
     pub subject: Option<String>,
     /// The bytes alone that it opens.
     pub digest: Option<Digest>,
     /// A stored policy.
+    #[serde(alias = "pol")]
     pub policy: Option<PolicyName>,
     /// The key; the newest that mints, if left out.
+    #[serde(alias = "kid")]
     pub key: Option<KeyName>,
     /// The algorithm; that of the newest key, if left out.
     pub algorithm: Option<LinkAlgorithm>,
 }
 
 impl MintOrder {
-    /// The resources, read.
-    pub fn parsed(&self) -> Result<Vec<LinkResource>> {
-        self.resources.iter().map(|resource| LinkResource::parse(resource)).collect()
+    /// Everything that the link is to open.
+    ///
+    /// # Errors
+    /// `Invalid` for what is neither an artifact's path nor a folder's, and for a path without its
+    /// repository.
+    pub fn opens(&self) -> Result<Vec<LinkResource>> {
+        let one = match (&self.repository, &self.path) {
+            (Some(repository), path) => Some(format!("{repository}/{}", path.as_deref().unwrap_or_default())),
+            (None, Some(_)) => return Err(Error::invalid("a path needs its repository")),
+            (None, None) => None,
+        };
+        one.iter().chain(&self.resources).map(|resource| LinkResource::parse(resource)).collect()
     }
 }
 
@@ -84,7 +105,7 @@ impl Links {
         let _changing = self.0.changing.lock().await;
         let snapshot = self.snapshot();
         let key = snapshot.keys.minting(order.key.as_ref(), order.algorithm)?;
-        let mut resources = order.parsed()?;
+        let mut resources = order.opens()?;
         if resources.is_empty() {
             return Err(Error::invalid("a link opens at least one artifact or folder"));
         }

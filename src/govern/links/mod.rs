@@ -54,18 +54,27 @@ pub struct LinkOptions {
     pub groups: Vec<NodeName>,
     /// How long a download that began in time may go on after its link's end, in seconds.
     pub grace: i64,
+    /// What clients write before a path, `https://dl.example.com`; told by each request if left out.
+    pub base: Option<String>,
 }
 
 impl LinkOptions {
     /// An edge of no group, with the default grace.
     pub fn new(edge: NodeName) -> LinkOptions {
-        LinkOptions { edge, groups: Vec::new(), grace: DEFAULT_GRACE }
+        LinkOptions { edge, groups: Vec::new(), grace: DEFAULT_GRACE, base: None }
     }
 
     /// The same edge in these groups.
     #[must_use]
     pub fn with_groups(mut self, groups: Vec<NodeName>) -> LinkOptions {
         self.groups = groups;
+        self
+    }
+
+    /// The same edge under this address, `https://dl.example.com`, without a slash at its end.
+    #[must_use]
+    pub fn with_base(mut self, base: impl Into<String>) -> LinkOptions {
+        self.base = Some(base.into());
         self
     }
 
@@ -218,6 +227,11 @@ impl Links {
     /// The edge's groups.
     pub fn groups(&self) -> &[NodeName] {
         &self.0.options.groups
+    }
+
+    /// What clients write before a path, if the edge was told.
+    pub fn base(&self) -> Option<&str> {
+        self.0.options.base.as_deref()
     }
 
     /// Judges a token as far as it can be judged before the look-up. `request` names the edge and

@@ -75,8 +75,10 @@ impl Admission {
             let near = self.link.claims().expires <= self.now.plus(MAX_GRACE);
             self.links.remember(&self.link, digest, self.now, near);
         }
+        let length = ranges.map_or(size, |ranges| ranges.iter().map(ByteRange::len).sum());
         Ok(Ok(Transfer(Arc::new(Running {
             digest,
+            length,
             reservation: Mutex::new(reservation),
             generation: AtomicU64::new(self.generation),
             admission: self,
@@ -92,6 +94,8 @@ pub struct Transfer(Arc<Running>);
 struct Running {
     admission: Admission,
     digest: Digest,
+    /// How many bytes were asked for.
+    length: u64,
     reservation: Mutex<Option<Reservation>>,
     generation: AtomicU64,
 }
@@ -146,7 +150,7 @@ impl Transfer {
             let Reservation { id, number, .. } = reservation;
             admission.links.ended().push(Ended { id, number, delivered });
         }
-        if admission.download {
+        if admission.download && bytes < self.0.length {
             // Whoever was cut may come back after the link's end.
             admission.links.remember(&admission.link, self.0.digest, admission.now, true);
         }

@@ -78,6 +78,8 @@ struct Disk {
     counts: BTreeMap<OpKind, u64>,
     faults: Vec<Planned>,
     locks: Arc<Mutex<HashSet<PathBuf>>>,
+    /// Whether nothing more can be had.
+    full: bool,
     /// The state at the crash point that was asked for last: points are mostly asked in order.
     replay: Option<(usize, State)>,
 }
@@ -109,6 +111,7 @@ impl SimDisk {
             counts: BTreeMap::new(),
             faults: Vec::new(),
             locks: Arc::default(),
+            full: false,
             replay: None,
         })))
     }
@@ -173,6 +176,16 @@ impl SimDisk {
         let mut disk = self.lock();
         let from = disk.counts.get(&kind).copied().unwrap_or_default() + n;
         disk.faults.push(Planned { kind, from, to: u64::MAX, fault });
+    }
+
+    /// The disk is full: files can be written where they have bytes already, and nothing else.
+    pub fn fill_up(&self) {
+        self.lock().full = true;
+    }
+
+    /// The disk has room again.
+    pub fn empty_out(&self) {
+        self.lock().full = false;
     }
 
     /// No operation fails any more.
@@ -264,6 +277,9 @@ impl Disk {
 
     fn perform(&mut self, kind: OpKind, op: Op) -> io::Result<()> {
         self.state.check(&op)?;
+        if self.full && self.grows(&op) {
+            return Err(Fault::NoSpace.error());
+        }
         match self.fault(kind) {
             None => {
                 self.record(op);
@@ -281,6 +297,17 @@ impl Disk {
                 }
                 Err(fault.error())
             }
+        }
+    }
+
+    /// Whether an operation needs room.
+    fn grows(&self, op: &Op) -> bool {
+        let length = |file: &u64| self.state.files.get(file).map_or(0, |inode| inode.live.len() as u64);
+        match op {
+            Op::Write { file, offset, bytes } => offset + bytes.len() as u64 > length(file),
+            Op::SetLen { file, length: to } => *to > length(file),
+            Op::Create(_) | Op::CreateDir(_) => true,
+            _ => false,
         }
     }
 
@@ -440,7 +467,10 @@ impl audit::disk::Disk for SimDisk {
         for directory in above {
             match Vfs::create_dir(self, directory) {
                 Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => {}
-                result => result?,
+                made => {
+                    made?;
+                    Vfs::sync_dir(self, directory.parent().unwrap_or(directory))?;
+                }
             }
         }
         Ok(())

@@ -12,7 +12,9 @@
 //! | G13 at its full size | `bundle::statement::too_much_of_everything`, `the_largest_bundle` |
 //! | G21 | `bundle::signature::jfrog_envelope_verifies_and_is_unsupported` |
 //! | I01 | `http::integrity`, `lane::a_flipped_bit_is_caught_reported_and_healed` |
+//! | C10 | `http::peers` |
 //! | K01 to K04 with short limits | `http::limits` |
+//! | K07, K08 with a process of its own | `edge_process` |
 //! | K05 | nothing is fetched on demand: one hash for many readers in `http::integrity` |
 //! | K06, L06 | `store::fault`, `crash` |
 //! | A16, D08, J, L01 to L03 and C, E, F, H | of parts that do not exist here |

@@ -38,6 +38,8 @@ impl Session {
             .current_dir(self.directory.path())
             .env("DISTEDGE_SOURCE_DATA", self.path("data"))
             .env_remove("DISTEDGE_EDGE_TOKEN")
+            .env_remove("DISTEDGE_SOURCE_TOKEN")
+            .env_remove("DISTEDGE_AUTH_FILE")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null());
         command
@@ -216,4 +218,108 @@ fn an_edge_is_given_a_rate_and_hours() {
         let output = session.run(&["edge", "set", "e1", bad[0], bad[1]]);
         assert_eq!(output.status.code(), Some(2), "{bad:?}");
     }
+}
+
+/// Two people and a rule: alice signs, bob asks, carol agrees, and nobody does two of it.
+#[test]
+fn people_act_with_tokens_and_some_of_it_takes_two() {
+    let Some(session) = Session::new() else { return };
+    session.good(&["init"]);
+    std::fs::write(session.path("app"), "application").unwrap();
+    session.good(&["add", "files", "app"]);
+    session.good(&["edge", "add", "e1", "https://e1.example"]);
+    for name in ["alice", "bob", "carol", "root"] {
+        let file = format!("{name}.token");
+        session.good(&["token", "new", &format!("user:{name}"), "--out", &file]);
+        assert_eq!(mode(&session.path(&file)), 0o600);
+    }
+    let policy = r#"
+        [[grant]]
+        name = "makers"
+        to = ["user:alice"]
+        may = ["label", "bundle", "sign", "distribute"]
+        on = ["*"]
+        [[grant]]
+        name = "shippers"
+        to = ["user:bob", "user:carol"]
+        may = ["distribute", "withdraw"]
+        on = ["bundle:app"]
+        [[grant]]
+        name = "administrators"
+        to = ["user:root"]
+        may = ["administer"]
+        on = ["*"]
+        [duties]
+        signer_may_not_distribute = true
+        four_eyes = ["distribute"]
+    "#;
+    std::fs::write(session.path("policy.toml"), policy).unwrap();
+    std::fs::write(session.path("bad.toml"), policy.replace("four_eyes", "for_eyes")).unwrap();
+    assert!(session.refused(&["policy", "check", "bad.toml"]).contains("four_eyes"));
+    assert!(session.refused(&["policy", "put", "bad.toml"]).contains("bad.toml"));
+    session.good(&["policy", "check", "policy.toml"]);
+    assert!(session.good(&["policy", "put", "policy.toml"]).contains("Version 1"));
+
+    let by = |name: &str, args: &[&'static str]| {
+        let mut all = args.to_vec();
+        let file = format!("{name}.token");
+        all.extend(["--auth-file", file.leak()]);
+        all
+    };
+    // The local operator is somebody with the files, and no longer anybody else.
+    assert!(session.refused(&["bundle", "create", "app", "1.0", "**"]).contains("(token-required)"));
+    assert!(session.refused(&["policy", "rollback", "1"]).contains("(token-required)"));
+    session.good(&by("alice", &["bundle", "create", "app", "1.0", "**", "--sign"]));
+    let distribute = ["distribute", "app", "1.0", "--edge", "*", "--later"];
+    let refused = session.refused(&by("alice", &distribute));
+    assert!(
+        refused.contains("user:alice signed the bundle") && refused.contains("(signer-may-not-distribute)")
+    );
+    let mut ask = vec!["--json"];
+    ask.extend(by("bob", &distribute));
+    let asked: Value = serde_json::from_str(&session.good(&ask)).unwrap();
+    let id: &str = asked["id"].as_str().unwrap().to_owned().leak();
+    assert_eq!(
+        (&asked["state"], &asked["requested_by"]),
+        (&Value::from("waiting"), &Value::from("user:bob"))
+    );
+    assert!(session.good(&["approvals", "list"]).contains(id));
+    assert!(session.refused(&by("bob", &["approvals", "approve", id])).contains("(four-eyes)"));
+    assert!(
+        session.refused(&by("alice", &["approvals", "approve", id])).contains("(signer-may-not-distribute)")
+    );
+    assert!(session.refused(&by("root", &["approvals", "approve", id])).contains("(no-grant)"));
+    assert!(session.refused(&["approvals", "approve", id]).contains("(token-required)"));
+    session.good(&by("carol", &["approvals", "approve", id]));
+    assert!(session.good(&["approvals", "list", "--all"]).contains("approved by user:carol"));
+    assert_eq!(session.json(&["bundle", "show", "app", "1.0"])["edges"][0]["edge"], "e1");
+    session.good(&by("carol", &["bundle", "withdraw", "app", "1.0", "--reason", "bad build"]));
+
+    // A token that is revoked, or that never was, opens nothing.
+    let tokens = session.json(&["token", "list"]);
+    let of = |name: &str| {
+        let found =
+            tokens.as_array().unwrap().iter().find(|token| token["principal"] == format!("user:{name}"));
+        found.unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    let revoke = ["token", "revoke", of("carol").leak(), "--reason", "she has left"];
+    assert!(session.refused(&by("bob", &revoke)).contains("(no-grant)"));
+    session.good(&by("root", &revoke));
+    assert!(session.refused(&by("carol", &["approvals", "list"])).contains("not valid here"));
+    let forged = session.command(&["status"]).env("DISTEDGE_SOURCE_TOKEN", "eut1_forged").output().unwrap();
+    assert_eq!(forged.status.code(), Some(1));
+
+    // Whoever has the files can still administer, and the log remembers that somebody did.
+    let glass = ["--break-glass", "root has lost the token"];
+    assert!(session.refused(&[&distribute[..], &glass[..]].concat()).contains("(token-required)"));
+    session.good(&[&["token", "new", "user:root", "--out", "new.token"][..], &glass[..]].concat());
+    let secret = std::fs::read_to_string(session.path("alice.token")).unwrap();
+    let segments = std::fs::read_dir(session.path("data/audit/segment")).unwrap();
+    let log: Vec<u8> = segments.flat_map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
+    let log = String::from_utf8_lossy(&log);
+    for trace in ["root has lost the token", "signer-may-not-distribute", "change.approved", "bundle.signed"]
+    {
+        assert!(log.contains(trace), "{trace}");
+    }
+    assert!(!log.contains(secret.trim()));
 }
