@@ -69,7 +69,10 @@ async fn e16_a_link_of_one_opens_something_of_the_other() {
         // A key that only one has.
         let own = super::rig::key("own");
         let links = both.globex.links();
-        links.create_key(Some(own.clone()), distedge::link::LinkAlgorithm::Ed25519, "t", crate::support::NOW).await.unwrap();
+        links
+            .create_key(Some(own.clone()), distedge::link::LinkAlgorithm::Ed25519, "t", crate::support::NOW)
+            .await
+            .unwrap();
         let minted = MintOrder { key: Some(own), algorithm: None, ..order(&["vault/s.bin"]) };
         let (link, id) = both.globex.link(minted).await;
         assert_eq!(both.ask("globex", &path(&link)).await.status, 200);
@@ -86,7 +89,8 @@ async fn e16_a_link_of_one_opens_something_of_the_other() {
 async fn credentials_of_one_open_something_of_the_other() {
     for tenancy in TENANCIES {
         let both = both(tenancy).await;
-        let grant = json!([{ "name": "g", "to": ["user:alice"], "may": ["read", "list"], "on": ["vault/**"] }]);
+        let grant =
+            json!([{ "name": "g", "to": ["user:alice"], "may": ["read", "list"], "on": ["vault/**"] }]);
         both.acme.policy(json!({ "grant": grant })).await;
         both.globex.policy(json!({ "grant": grant })).await;
         let (token, id) = both.acme.user(new_user("user:alice")).await;
@@ -121,7 +125,9 @@ async fn names_of_one_are_names_of_the_other() {
         assert_eq!(both.ask("globex", "/%2e%2e/acme/files/only").await.status, 400);
         assert_eq!(both.ask("globex", "/..%2facme/files/only").await.status, 400);
         for (tenant, other) in [("acme", "globex"), ("globex", "acme")] {
-            for path in ["/", "/files/", "/.well-known/distedge", "/api/v1/bundles", "/api/v1/keys", "/metrics"] {
+            for path in
+                ["/", "/files/", "/.well-known/distedge", "/api/v1/bundles", "/api/v1/keys", "/metrics"]
+            {
                 let got = both.ask(tenant, path).await;
                 let told = format!("{:?} {}", got.headers, String::from_utf8_lossy(&got.body));
                 assert!(!told.contains(other), "{tenant}{path}: {told}");

@@ -62,9 +62,8 @@ async fn looking_costs_a_use() {
 async fn a_download_in_ranges_costs_more_than_one_use() {
     let rig = Rig::new().await;
     let (token, id) = rig.link(counted("files/app/1.0/a.bin", 1)).await;
-    let range = |from: usize, until: usize| {
-        opened(A, &token).header("range", &format!("bytes={from}-{}", until - 1))
-    };
+    let range =
+        |from: usize, until: usize| opened(A, &token).header("range", &format!("bytes={from}-{}", until - 1));
     let bytes = one();
     for (from, until) in [(0, 100_000), (0, 100_000), (50_000, 200_000), (0, 10), (200_000, 250_000)] {
         let got = range(from, until).to(&rig.edge).await;
@@ -183,8 +182,7 @@ async fn a_stored_policy_is_gone() {
     let field = PolicyName::new("field").unwrap();
     let here: LinkPolicy = serde_json::from_value(json!({ "networks": ["10.0.0.0/8"] })).unwrap();
     links.set_policy(&field, here.clone(), "token:admin", NOW).await.unwrap();
-    let (token, _) =
-        rig.link(MintOrder { policy: Some(field.clone()), ..order(&["vault/s.bin"]) }).await;
+    let (token, _) = rig.link(MintOrder { policy: Some(field.clone()), ..order(&["vault/s.bin"]) }).await;
     assert_eq!(opened(S, &token).from(HERE).status(&rig.edge).await, 200);
     assert_eq!(opened(S, &token).from(AWAY).status(&rig.edge).await, 403);
     links.remove_policy(&field).await.unwrap();

@@ -204,7 +204,12 @@ async fn f13_a_secret_is_in_the_data_directory() {
     rig.links().create_key(Some(key("ed")), LinkAlgorithm::Ed25519, "t", NOW).await.unwrap();
     for at in 0..20_u32 {
         let name = if at % 2 == 0 { "k1" } else { "ed" };
-        let limited = MintOrder { uses: Some(at + 1), key: Some(key(name)), algorithm: None, ..order(&["vault/s.bin"]) };
+        let limited = MintOrder {
+            uses: Some(at + 1),
+            key: Some(key(name)),
+            algorithm: None,
+            ..order(&["vault/s.bin"])
+        };
         let (token, id) = rig.link(limited).await;
         assert_eq!(opened("/vault/s.bin", &token).status(&rig.edge).await, 200);
         if at % 3 == 0 {
@@ -237,7 +242,10 @@ async fn f13_a_secret_is_in_the_data_directory() {
         assert_eq!(asked.status(&rig.edge).await, 200);
         assert_eq!(get("/api/v1/status").bearer(&master).status(&rig.edge).await, 401);
     }
-    add("secret of a link key, outside its file", vec![LINK_SECRET.to_vec(), STANDARD.encode(LINK_SECRET).into()]);
+    add(
+        "secret of a link key, outside its file",
+        vec![LINK_SECRET.to_vec(), STANDARD.encode(LINK_SECRET).into()],
+    );
     rig.edge.upkeep().await.unwrap();
     rig.log();
     let search = |directory: &Path| {

@@ -100,7 +100,11 @@ async fn e12_a_running_download_goes_on_after_the_revocation() {
             (BIG.to_owned(), format!("Authorization: Bearer {token}\r\n"), Some((id, None)))
         } else {
             let (token, id) = rig.link(of).await;
-            (format!("{BIG}?edge_token={token}"), String::new(), Some((rig.user(new_user("user:x")).await.1, Some(id))))
+            (
+                format!("{BIG}?edge_token={token}"),
+                String::new(),
+                Some((rig.user(new_user("user:x")).await.1, Some(id))),
+            )
         };
         let (mut stream, head, mut got) = begin(address, &target, &lines).await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
@@ -169,7 +173,8 @@ async fn e12_a_stream_of_http2_goes_on_after_the_revocation() {
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);
         let (token, id) = if reads { (token.clone(), id) } else { rig.link(order(&["vault/big.bin"])).await };
-        let ask = |target: String| Request::get(format!("http://edge.test{target}")).body(Empty::<Bytes>::new());
+        let ask =
+            |target: String| Request::get(format!("http://edge.test{target}")).body(Empty::<Bytes>::new());
         let response = send.send_request(ask(format!("{BIG}?edge_token={token}")).unwrap()).await.unwrap();
         assert_eq!(response.status(), 200);
         let mut body = response.into_body();
@@ -206,7 +211,9 @@ async fn e12_a_stream_of_http2_goes_on_after_the_revocation() {
                 assert_eq!(response.status(), 200);
                 assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "the secret");
             } else {
-                let (mut fresh, head, _) = begin(address, &format!("/vault/s.bin?edge_token={other}"), "Connection: close\r\n").await;
+                let (mut fresh, head, _) =
+                    begin(address, &format!("/vault/s.bin?edge_token={other}"), "Connection: close\r\n")
+                        .await;
                 assert!(head.starts_with("HTTP/1.1 200"), "{head}");
                 read_on(&mut fresh, 1 << 30).await;
             }

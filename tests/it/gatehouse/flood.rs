@@ -62,6 +62,10 @@ async fn k08_bad_tokens_fill_the_log_or_the_memory() {
     assert_eq!(log.len(), entries + 600, "two entries for each good download, none for the flood");
     // Of one second 100 are written down, and the next one says how many there were.
     assert_eq!(refusals(&log), 100);
+    // What somebody known does in that second does not drown in it.
+    assert_eq!(get("/vault/nothing/else").bearer(&user).status(&rig.edge).await, 404);
+    assert_eq!(get("/api/v1/events").bearer(&user).status(&rig.edge).await, 404);
+    assert_eq!(&*rig.log().pop().unwrap().kind, "control.denied");
     rig.clock.advance(1);
     bad(&mut random).status(&rig.edge).await;
     let last = rig.log().pop().unwrap();

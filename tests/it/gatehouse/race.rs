@@ -81,8 +81,10 @@ async fn e12_a_revoked_link_opens_once_more() {
 #[tokio::test]
 async fn f03_a_revoked_user_token_opens_once_more() {
     let rig = Rig::new().await;
-    rig.policy(json!({ "grant": [{ "name": "g", "to": ["authenticated"], "may": ["read"], "on": ["vault/**"] }] }))
-        .await;
+    rig.policy(
+        json!({ "grant": [{ "name": "g", "to": ["authenticated"], "may": ["read"], "on": ["vault/**"] }] }),
+    )
+    .await;
     let tokens = rig.edge.tokens().unwrap().clone();
     let lives = [Some(30), Some(600), Some(21_599), Some(21_600), Some(90 * 86_400), None];
     let mut refused = 0;

@@ -3,14 +3,16 @@
 
 mod address;
 mod audit;
+mod bounds;
 mod closed;
+mod credentials;
 mod cut;
 mod duties;
 mod flood;
 mod links;
 mod race;
-mod rights;
 mod rig;
+mod rights;
 mod secrecy;
 mod steer;
 mod tenants;

@@ -148,7 +148,8 @@ async fn steering_goes_around_rights_and_restrictions() {
         rig.policy(json!({ "steer": [rules()], "restrict": [rule] })).await;
         assert_eq!(shop(&rig, HERE, "").await.status, 403, "{on}");
     }
-    let by_version = json!({ "name": "r", "bundles": ["shop"], "versions": ["1.0-de"], "hours": ["01:00-01:01"] });
+    let by_version =
+        json!({ "name": "r", "bundles": ["shop"], "versions": ["1.0-de"], "hours": ["01:00-01:01"] });
     rig.policy(json!({ "steer": [rules()], "restrict": [by_version] })).await;
     assert_eq!(shop(&rig, HERE, "").await.status, 403);
     assert_eq!(shop(&rig, HERE, "en").await.status, 200);

@@ -1,24 +1,12 @@
 //! Group F: who may what, and what a stranger learns.
 
-use std::sync::Arc;
-
-use async_trait::async_trait;
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use bytes::Bytes;
+use base64::engine::general_purpose::STANDARD;
 use distedge::access::Scope;
-use distedge::auth::{Issuer, Jwks, JwksLimits, JwksSource, OidcAuthenticator};
-use distedge::edge::Body;
-use distedge::error::Result;
-use distedge::key::{Algorithm, Signer as _, SigningKey};
 use distedge::token::NewUserToken;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use http::Response;
 use serde_json::{Value, json};
-use sha2::Sha256;
 
-use super::rig::{HERE, Random, Rig, ask, get, new_user, order, pack};
-use crate::support::{FixedClock, NOW};
+use super::rig::{Random, Rig, ask, get, new_user, pack};
 
 const S: &str = "/vault/s.bin";
 
@@ -62,12 +50,22 @@ async fn f01_what_is_private_differs_from_what_is_not_there() {
     // Conditions and ranges tell nothing either.
     let tag = get(S).bearer(rig.token).to(&rig.edge).await.header("etag").unwrap().to_owned();
     let plain = get("/vault/nothing.bin").to(&rig.edge).await;
-    for (header, value) in [("if-none-match", &*tag), ("if-match", "\"x\""), ("range", "bytes=99-"), ("if-none-match", "*")] {
+    for (header, value) in
+        [("if-none-match", &*tag), ("if-match", "\"x\""), ("range", "bytes=99-"), ("if-none-match", "*")]
+    {
         assert_eq!(get(S).header(header, value).to(&rig.edge).await, plain, "{header}: {value}");
     }
     // Bundles of private repositories, and those that do not exist.
     let none = get("/api/v1/bundles/none/1.0").to(&rig.edge).await;
-    for path in ["sec/1.0", "sec/1.0/envelope", "sec/1.0/statement", "sec/1.0/receipt", "sec/1.0/sboms", "old/1.0", "sec/9"] {
+    for path in [
+        "sec/1.0",
+        "sec/1.0/envelope",
+        "sec/1.0/statement",
+        "sec/1.0/receipt",
+        "sec/1.0/sboms",
+        "old/1.0",
+        "sec/9",
+    ] {
         assert_eq!(get(&format!("/api/v1/bundles/{path}")).to(&rig.edge).await, none, "{path}");
     }
 }
@@ -83,9 +81,21 @@ async fn f02_the_secret_of_one_token_under_the_id_of_another() {
     assert_ne!(crossed, alice);
     let (_, crc) = alice.rsplit_once('_').unwrap();
     let no_crc = alice.replace(crc, "00000000");
-    for bad in [&*crossed, &no_crc, &alice[..alice.len() - 1], &format!("{alice}x"), &alice.to_uppercase(), "eut1_", ""] {
-        assert_eq!(get(S).bearer(bad).status(&rig.edge).await, if bad.is_empty() { 401 } else { 401 }, "{bad}");
-        assert_eq!(get("/files/app/1.0/a.bin").bearer(bad).status(&rig.edge).await, 401, "public, too: {bad}");
+    for bad in [
+        &*crossed,
+        &no_crc,
+        &alice[..alice.len() - 1],
+        &format!("{alice}x"),
+        &alice.to_uppercase(),
+        "eut1_",
+        "",
+    ] {
+        assert_eq!(get(S).bearer(bad).status(&rig.edge).await, 401, "{bad}");
+        assert_eq!(
+            get("/files/app/1.0/a.bin").bearer(bad).status(&rig.edge).await,
+            401,
+            "public, too: {bad}"
+        );
     }
     let basic = |user: &str, token: &str| {
         let pair = STANDARD.encode(format!("{user}:{token}"));
@@ -118,8 +128,15 @@ const PATHS: [(&str, &str); 6] = [
     ("lab", "x/y/z"),
     ("lab", "x/w"),
 ];
-const FOLDERS: [(&str, &str); 7] =
-    [("files", ""), ("files", "app"), ("vault", ""), ("vault", "d"), ("lab", ""), ("lab", "x"), ("lab", "x/y")];
+const FOLDERS: [(&str, &str); 7] = [
+    ("files", ""),
+    ("files", "app"),
+    ("vault", ""),
+    ("vault", "d"),
+    ("lab", ""),
+    ("lab", "x"),
+    ("lab", "x/y"),
+];
 
 /// What a grant or a scope reaches, in the words of the model.
 #[derive(Clone, Debug)]
@@ -184,7 +201,11 @@ async fn f05_the_edge_and_the_model_of_its_policy_differ() {
             .enumerate()
             .filter(|(_, (_, may, _))| may[0] || may[1])
             .map(|(at, (who, may, on))| {
-                let may: Vec<&str> = [(may[0], "read"), (may[1], "list")].iter().filter(|one| one.0).map(|one| one.1).collect();
+                let may: Vec<&str> = [(may[0], "read"), (may[1], "list")]
+                    .iter()
+                    .filter(|one| one.0)
+                    .map(|one| one.1)
+                    .collect();
                 json!({ "name": format!("g{at}"), "to": [to(*who)], "may": may, "on": [on.text()] })
             })
             .collect();
@@ -220,9 +241,10 @@ async fn f05_the_edge_and_the_model_of_its_policy_differ() {
                 };
                 meant && may[usize::from(list)] && on.reaches(&full)
             });
-            let in_scope = tokens.get(who).and_then(|(_, scope)| scope.as_ref()).is_none_or(|(listing, on)| {
-                (*listing || !list) && on.reaches(&full)
-            });
+            let in_scope = tokens
+                .get(who)
+                .and_then(|(_, scope)| scope.as_ref())
+                .is_none_or(|(listing, on)| (*listing || !list) && on.reaches(&full));
             let may = in_scope && (repository == "files" || by_grant);
             let expected = match (may, who < NAMES.len()) {
                 (true, _) => 200,
@@ -240,148 +262,4 @@ async fn f05_the_edge_and_the_model_of_its_policy_differ() {
     }
     println!("{asked} requests, {granted} granted, {refused} refused, 0 differences");
     assert!(granted > 400 && refused > 400);
-}
-
-/// A key set of one key.
-#[derive(Debug)]
-struct OneKey(String);
-
-#[async_trait]
-impl JwksSource for OneKey {
-    async fn fetch(&self) -> Result<Bytes> {
-        Ok(Bytes::from(self.0.clone()))
-    }
-}
-
-struct Jwt {
-    key: SigningKey,
-    public: [u8; 32],
-}
-
-impl Jwt {
-    fn new() -> Jwt {
-        let key = SigningKey::generate(Algorithm::Ed25519, "", NOW).unwrap();
-        let public = key.public_key().to_ed25519().unwrap();
-        Jwt { key, public }
-    }
-
-    fn jwk(&self, kid: &str) -> Value {
-        json!({ "kty": "OKP", "crv": "Ed25519", "kid": kid, "x": URL_SAFE_NO_PAD.encode(self.public) })
-    }
-
-    fn claims() -> Value {
-        json!({ "iss": "https://id.test", "aud": "e1", "sub": "alice", "iat": NOW.as_unix(), "exp": NOW.as_unix() + 600 })
-    }
-
-    fn text(header: &Value) -> String {
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        format!("{}.{}", part(header), part(&Jwt::claims()))
-    }
-
-    fn sign(&self, header: &Value) -> String {
-        let text = Jwt::text(header);
-        let tag = self.key.sign(text.as_bytes(), NOW).unwrap();
-        format!("{text}.{}", URL_SAFE_NO_PAD.encode(tag))
-    }
-}
-
-#[tokio::test]
-async fn f14_a_jwt_brings_its_own_key() {
-    let (trusted, evil) = (Jwt::new(), Jwt::new());
-    let clock = FixedClock::new();
-    let set = json!({ "keys": [trusted.jwk("k1")] }).to_string();
-    let keys = Jwks::new(OneKey(set), JwksLimits::default(), clock.clone());
-    let issuer = Issuer::new("https://id.test", vec!["e1".into()], keys).unwrap();
-    let oidc = OidcAuthenticator::new(vec![issuer], clock).unwrap();
-    let rig = Rig::with(|options| options.authenticators = vec![Arc::new(oidc)]).await;
-    let grant = json!({ "name": "g", "to": ["user:alice"], "may": ["read"], "on": ["vault/**"] });
-    rig.policy(json!({ "grant": [grant] })).await;
-    let good = trusted.sign(&json!({ "alg": "EdDSA", "kid": "k1" }));
-    assert_eq!(get(S).bearer(&good).status(&rig.edge).await, 200);
-    let hmac = |header: Value, secret: &[u8]| {
-        let text = Jwt::text(&header);
-        let mut mac = Hmac::<Sha256>::new_from_slice(secret).unwrap();
-        mac.update(text.as_bytes());
-        format!("{text}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()))
-    };
-    let (head, tag) = good.rsplit_once('.').unwrap();
-    let header = good.split('.').next().unwrap();
-    for bad in [
-        evil.sign(&json!({ "alg": "EdDSA", "kid": "k1" })),
-        evil.sign(&json!({ "alg": "EdDSA", "kid": "k1", "jwk": evil.jwk("k1") })),
-        evil.sign(&json!({ "alg": "EdDSA", "jwk": evil.jwk("k1") })),
-        evil.sign(&json!({ "alg": "EdDSA", "kid": "k1", "jku": "https://evil.test/keys" })),
-        evil.sign(&json!({ "alg": "EdDSA", "kid": "k1", "x5c": ["AAAA"] })),
-        evil.sign(&json!({ "alg": "EdDSA", "kid": "../../k1" })),
-        trusted.sign(&json!({ "alg": "EdDSA", "kid": "k1", "crit": ["x"], "x": 1 })),
-        trusted.sign(&json!({ "alg": "ES256", "kid": "k1" })),
-        trusted.sign(&json!({ "alg": "none", "kid": "k1" })),
-        format!("{}.", Jwt::text(&json!({ "alg": "none" }))),
-        format!("{}.", Jwt::text(&json!({ "alg": "NonE", "kid": "k1" }))),
-        hmac(json!({ "alg": "HS256", "kid": "k1" }), &trusted.public),
-        hmac(json!({ "alg": "HS256", "kid": "k1" }), b""),
-        format!("{head}."),
-        format!("{head}.{}", &tag[..40]),
-        format!("{header}.{}.{tag}", URL_SAFE_NO_PAD.encode(json!({ "sub": "root" }).to_string())),
-        format!("{good}.x"),
-    ] {
-        let refused = get(S).bearer(&bad).status(&rig.edge).await;
-        assert!(matches!(refused, 400 | 401), "{refused}: {bad}");
-        let public = get("/files/app/1.0/a.bin").bearer(&bad).status(&rig.edge).await;
-        assert!(matches!(public, 400 | 401), "public, too: {public}: {bad}");
-    }
-    rig.clock.advance(0);
-    assert_eq!(get(S).bearer(&good).status(&rig.edge).await, 200);
-}
-
-/// A token is revoked after it was looked at and before the download begins: as when the two
-/// requests come at once.
-#[tokio::test]
-async fn a_revocation_between_look_and_begin_cuts_nothing() {
-    #[derive(Debug)]
-    struct Late(distedge::access::Principal);
-    #[async_trait]
-    impl distedge::auth::Authenticator for Late {
-        async fn authenticate(&self, _: &http::request::Parts) -> Result<Option<distedge::access::Principal>> {
-            Ok(Some(self.0.clone()))
-        }
-
-        fn challenge(&self) -> Option<distedge::auth::Challenge> {
-            None
-        }
-    }
-    let rig = Rig::new().await;
-    let (_, id) = rig.user(new_user("user:alice")).await;
-    rig.edge.tokens().unwrap().revoke(id, "t", "left", NOW).await.unwrap();
-    let guarded = |response: &Response<Body>| response.body().guard().is_some_and(|guard| !guard.holds());
-    let late = super::rig::someone("alice", Some(id.to_string()));
-    let edge = rig.edge.clone().with_authenticator(Box::new(Late(late)));
-    let begun = get("/files/app/1.0/a.bin").begun(&edge).await;
-    assert!(guarded(&begun), "a download with a token that was revoked has nobody to cut it");
-    // Somebody else's credentials are not looked for among the tokens.
-    for credential in [Some("kid-1".to_owned()), None, Some("0123456789abcdef".into())] {
-        let other = super::rig::someone("alice", credential);
-        let edge = rig.edge.clone().with_authenticator(Box::new(Late(other)));
-        let begun = get("/files/app/1.0/a.bin").begun(&edge).await;
-        assert!(begun.body().guard().is_none());
-    }
-}
-
-/// Time alone cuts nothing that began in time, whatever upkeep forgets meanwhile.
-#[tokio::test]
-async fn upkeep_cuts_a_download_whose_token_ran_out() {
-    let rig = Rig::new().await;
-    let new = NewUserToken { expires: Some(NOW.plus(60)), ..new_user("user:alice") };
-    let (token, id) = rig.user(new).await;
-    let begun = get("/files/app/1.0/a.bin").bearer(&token).from(HERE).begun(&rig.edge).await;
-    let guard = begun.body().guard().unwrap().clone();
-    assert!(guard.holds());
-    rig.clock.advance(61);
-    assert!(guard.holds());
-    rig.edge.upkeep().await.unwrap();
-    assert!(guard.holds(), "it began in time");
-    assert_eq!(get("/files/app/1.0/a.bin").bearer(&token).status(&rig.edge).await, 401);
-    rig.edge.tokens().unwrap().revoke(id, "t", "left", NOW.plus(61)).await.unwrap();
-    assert!(!guard.holds(), "revocation cuts it");
-    let _ = order(&[]);
 }

@@ -129,7 +129,10 @@ impl Rig {
         let mut house = House::new(&["e1"]);
         house.trust.tenant = name(tenant);
         let links = opened.edge.governance().links.clone().unwrap();
-        links.add_key(LinkKey::hmac(key("k1"), Secret::new(LINK_SECRET), NOW).unwrap(), "test").await.unwrap();
+        links
+            .add_key(LinkKey::hmac(key("k1"), Secret::new(LINK_SECRET), NOW).unwrap(), "test")
+            .await
+            .unwrap();
         Rig { edge: opened.edge, clock, house, token: token.leak(), options, directory }
     }
 
@@ -365,8 +368,7 @@ impl Random {
 pub(super) async fn send(edge: &Edge, method: &str, target: &str, token: &str, body: &str) -> Got {
     let method: Method = method.parse().unwrap();
     let request = Request::builder().method(method).uri(target).header("host", "edge.test");
-    let mut request =
-        request.header("content-type", "application/json").header("content-length", body.len());
+    let mut request = request.header("content-type", "application/json").header("content-length", body.len());
     if !token.is_empty() {
         request = request.header("authorization", format!("Bearer {token}"));
     }

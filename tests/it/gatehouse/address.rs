@@ -212,6 +212,8 @@ async fn c11_networks_that_say_two_things() {
         let refused = Document::from_json(text.as_bytes()).unwrap_err();
         assert_eq!(refused.kind().http_status(), 400, "{network}: {refused}");
         assert!(refused.to_string().contains("restrict[0].networks"), "{network}: {refused}");
+        let put = super::rig::send(&rig.edge, "PUT", "/api/v1/policy", rig.token, &text).await;
+        assert_eq!(put.status, 422, "{network}: {put:?}");
     }
     // The old one is in force all the while, and "any" says what is meant.
     assert_eq!(rig.edge.policies_in_force().unwrap().current().version, 1);

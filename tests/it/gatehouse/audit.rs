@@ -248,3 +248,41 @@ async fn the_log_does_not_survive_a_restart() {
     let requests: std::collections::HashSet<_> = after.iter().filter_map(|(_, request)| *request).collect();
     assert_eq!(requests.len(), 2, "each request has a number of its own: {after:?}");
 }
+
+/// Every control request that widens what somebody may have, against a log that is full.
+#[tokio::test]
+async fn a_full_log_lets_the_edge_be_changed() {
+    let rig = Rig::new().await;
+    let (edge, sink) = full(&rig, AuditFull::Count);
+    let link = json!({ "resources": ["vault/s.bin"] }).to_string();
+    let key = json!({ "name": "k9", "algorithm": "v1" }).to_string();
+    let policy =
+        json!({ "grant": [{ "name": "g", "to": ["anonymous"], "may": ["read"], "on": ["vault/**"] }] });
+    let limits = json!({ "networks": ["192.0.2.0/24"] }).to_string();
+    for (method, target, body) in [
+        ("PUT", "/api/v1/policy", policy.to_string()),
+        ("PUT", "/api/v1/repositories/vault", json!({ "public": true }).to_string()),
+        ("PUT", "/api/v1/repositories/fresh", json!({ "public": true }).to_string()),
+        ("POST", "/api/v1/links", link),
+        ("POST", "/api/v1/link-keys", key),
+        ("PUT", "/api/v1/link-policies/p", limits),
+    ] {
+        let got = super::rig::send(&edge, method, target, rig.token, &body).await;
+        assert_eq!(got.status, 503, "{method} {target}: {got:?}");
+    }
+    assert_eq!(get(S).status(&rig.edge).await, 401, "neither the policy nor the repository changed");
+    assert_eq!(get("/fresh/").status(&rig.edge).await, 401);
+    let links = rig.links();
+    assert!(links.list(None, 10).await.unwrap().iter().all(|link| link.dead.is_some()));
+    let live = |record: &distedge::govern::KeyRecord| record.revoked.is_none();
+    assert!(links.keys().await.unwrap().iter().all(|(name, record)| name.as_str() == "k1" || !live(record)));
+    assert!(links.policies().await.unwrap().is_empty());
+    sink.0.store(false, Ordering::SeqCst);
+    let public = json!({ "public": true }).to_string();
+    let got = super::rig::send(&rig.edge, "PUT", "/api/v1/repositories/vault", rig.token, &public).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    let log = rig.log();
+    let change = log.iter().rfind(|entry| &*entry.kind == kind::CONFIG_CHANGED).unwrap();
+    assert_eq!(change.what.as_ref().unwrap().repo.as_deref(), Some("vault"));
+    assert_eq!(get(S).status(&rig.edge).await, 200);
+}
