@@ -437,6 +437,13 @@ impl Handler for Edge {
                 problem.response(head, shape)
             }
         };
+        // RFC 9110 section 15.5.2: a server that answers 401 must send a challenge.
+        if response.status() == StatusCode::UNAUTHORIZED
+            && !response.headers().contains_key(WWW_AUTHENTICATE)
+            && let Some(challenge) = self.inner.authenticator.challenge()
+        {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge.value().clone());
+        }
         let status = response.status().as_u16();
         self.inner.metrics.answered(status);
         let line = Line {

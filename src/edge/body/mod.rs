@@ -409,7 +409,10 @@ fn read_piece(file: &File, at: &mut u64, end: u64) -> Result<Bytes> {
 fn held(body: Body, digest: Digest) -> ByteStream {
     let begin = (body, Hasher::new(), None::<Bytes>, false);
     Box::pin(futures_util::stream::unfold(begin, move |(mut body, mut hasher, mut held, ended)| async move {
-        while !ended {
+        if ended {
+            return None;
+        }
+        loop {
             match body.next_chunk().await {
                 Some(Ok(chunk)) => {
                     hasher.update(&chunk);
@@ -424,7 +427,6 @@ fn held(body: Body, digest: Digest) -> ByteStream {
                 None => return held.map(|last| (Ok(last), (body, Hasher::new(), None, true))),
             }
         }
-        None
     }))
 }
 

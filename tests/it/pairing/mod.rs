@@ -1,6 +1,7 @@
 //! Pairing and tokens over the wire: an edge without a socket, a source in memory, and whoever stands
 //! between them.
 
+mod command;
 mod control;
 mod token;
 mod wire;
