@@ -395,13 +395,14 @@ fn more_clients_than_files_are_turned_away_and_room_is_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let (data, log) = (dir.path().join("data"), dir.path().join("log"));
     let edge = EdgeProcess::start_with_files(&data, &log, 128, &[]);
-    let held: Vec<_> = (0..1000).map(|_| std::net::TcpStream::connect(edge.address).ok()).collect();
     let status = |path| crate::process::call(edge.address, "GET", path, None, b"").map(|reply| reply.status);
-    // Answered or turned away; never a hanging or a dead process.
-    for _ in 0..20 {
+    for _ in 0..10 {
+        // A hundred at once are twice as many as there is room for, and few enough for this process.
+        let held: Vec<_> = (0..100).map(|_| std::net::TcpStream::connect(edge.address).ok()).collect();
+        // Answered or turned away; never a hanging or a dead process.
         assert!(matches!(status("/healthz"), Ok(200 | 503) | Err(_)));
+        drop(held);
     }
-    drop(held);
     let healed = (0..250).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
         matches!(status("/healthz"), Ok(200))
