@@ -9,6 +9,7 @@ mod audit;
 mod bundles;
 mod edges;
 mod keys;
+mod link;
 mod output;
 mod sync;
 
@@ -86,6 +87,9 @@ enum Command {
     /// Witness the audit logs of edges, and verify them.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Mint signed URLs for the edges, and take them back.
+    #[command(subcommand)]
+    Link(link::Link),
     /// Show or export the trust document.
     #[command(subcommand)]
     Trust(sync::Trust),
@@ -140,6 +144,10 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
         airgap::verify(volumes, output)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Link(link::Link::Inspect { token }) = &cli.command {
+        link::inspect(token, output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let source = open(&cli.data, output).await?;
     match &cli.command {
         Command::Init(_) => {}
@@ -157,6 +165,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
         Command::Status(status) => status.run(&source, output).await?,
         Command::AirGap(air_gap) => air_gap.run(&source, output).await?,
         Command::Audit(audit) => audit.run(&source, output).await?,
+        Command::Link(link) => return link.run(&source, output).await,
         Command::Trust(trust) => trust.run(&source, output).await?,
     }
     Ok(ExitCode::SUCCESS)
