@@ -10,6 +10,7 @@ use distedge::audit::{AuditSink, Event, MemoryAudit};
 use distedge::auth::TokenAuthenticator;
 use distedge::blob::MemoryBlobStore;
 use distedge::catalog::Catalog;
+use distedge::clock::Clock as _;
 use distedge::distribute::Receiver;
 use distedge::edge::{Body, Edge, Gate, Governance, Handler as _};
 use distedge::error::{Error, ErrorKind, Result};
@@ -558,7 +559,7 @@ async fn nobody_gives_away_or_takes_back_what_is_not_theirs() {
     let events: Vec<_> = audit.events().into_iter().filter(|event| event.kind.starts_with("link.")).collect();
     let kinds: Vec<&str> = events.iter().map(|event| &*event.kind).collect();
     assert_eq!(kinds, ["link.key.created", "link.minted", "link.minted", "link.revoked", "link.revoked"]);
-    assert_eq!(events[1].about.as_deref(), Some(signed.minted.record.claims.id.to_string().as_str()));
+    assert_eq!(events[1].object.as_deref(), Some(signed.minted.record.claims.id.to_string().as_str()));
     let text = format!("{:?}", audit.events());
     assert!(!text.contains(signed.minted.token.expose_str().unwrap()));
 
