@@ -12,7 +12,7 @@ use distedge::distribute::Events;
 use distedge::distribute::airgap::{MAX_RECEIPTS, Receipts};
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::{BundleName, NodeName, Version};
-use distedge::source::{AirGapOptions, Recorded, Source};
+use distedge::source::{Actor, AirGapOptions, Recorded};
 use serde_json::json;
 
 use crate::output::{Output, bytes, count, short};
@@ -91,11 +91,11 @@ impl FromStr for Size {
 }
 
 impl AirGap {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
         match self {
-            AirGap::Export(export) => export.run(source, output).await,
+            AirGap::Export(export) => export.run(actor, output).await,
             AirGap::Receipts { file } => {
-                let recorded = source.record_receipts(&read_receipts(file)?).await?;
+                let recorded = actor.source().record_receipts(&read_receipts(file)?).await?;
                 output.show(|| to_json(&recorded), || sentence(&recorded));
                 Ok(())
             }
@@ -105,7 +105,8 @@ impl AirGap {
 }
 
 impl Export {
-    async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         if let Some(file) = &self.since {
             let recorded = source.record_receipts(&read_receipts(file)?).await?;
             if recorded.edge != self.edge {
@@ -122,7 +123,7 @@ impl Export {
         }
         let options = AirGapOptions { bundles, volume: self.volume_size.0, whole: self.whole };
         let quiet: Events = Arc::new(|_| ());
-        let export = source.air_gap(&self.edge, &options, &quiet).await?;
+        let export = actor.air_gap(&self.edge, &options, &quiet).await?;
         let name = self.name.as_deref().unwrap_or(self.edge.as_str());
         let files = source.write_volumes(&export, &self.out, name, &self.only).await?;
         let exported = export.exported();

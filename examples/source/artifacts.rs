@@ -7,7 +7,7 @@ use clap::Args;
 use distedge::blob::ByteStream;
 use distedge::error::{Error, Result};
 use distedge::name::{ArtifactPath, RepositoryName};
-use distedge::source::{AddEvent, AddOptions, Added, Pattern, Query, Selection, Source};
+use distedge::source::{Actor, AddEvent, AddOptions, Added, Pattern, Query, Selection, Source};
 use futures_util::stream;
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
@@ -94,7 +94,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Add {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
         let (repository, folder) = match self.to.split_once('/') {
             Some((repository, folder)) => {
                 (RepositoryName::new(repository)?, Some(ArtifactPath::new(folder.trim_end_matches('/'))?))
@@ -124,7 +124,7 @@ impl Add {
                 if self.path.is_some() {
                     return Err(Error::invalid("--as names a file, and a directory is given"));
                 }
-                let added = source.add_tree(&repository, folder.as_ref(), file, &options, &events).await?;
+                let added = actor.add_tree(&repository, folder.as_ref(), file, &options, &events).await?;
                 total.added += added.added;
                 total.known += added.known;
                 total.bytes += added.bytes;
@@ -132,11 +132,11 @@ impl Add {
                 continue;
             }
             let path = self.path_of(folder.as_ref(), file)?;
-            let known = source.artifact(&repository, &path).await?.is_some();
+            let known = actor.source().artifact(&repository, &path).await?.is_some();
             let artifact = if file == Path::new("-") {
-                source.add_stream(&repository, &path, stdin(), &options).await?
+                actor.add_stream(&repository, &path, stdin(), &options).await?
             } else {
-                source.add_file(&repository, &path, file, &options, &events).await?
+                actor.add_file(&repository, &path, file, &options, &events).await?
             };
             *(if known { &mut total.known } else { &mut total.added }) += 1;
             total.bytes += artifact.size;
@@ -277,8 +277,8 @@ pub(crate) struct Label {
 }
 
 impl Label {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
-        let changed = source.label(&self.choice.required()?, &self.add, &self.remove).await?;
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let changed = actor.label(&self.choice.required()?, &self.add, &self.remove).await?;
         output.show(|| json!({"changed": changed}), || format!("Changed {}.", count(changed, "artifact")));
         Ok(())
     }
@@ -297,7 +297,7 @@ pub(crate) struct Prop {
 }
 
 impl Prop {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
         let mut properties: BTreeMap<String, Option<String>> =
             self.set.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
         let set: BTreeSet<&String> = self.set.iter().map(|(key, _)| key).collect();
@@ -305,7 +305,7 @@ impl Prop {
             return Err(Error::invalid(format!("the property {both} is both set and cleared")));
         }
         properties.extend(self.clear.iter().map(|key| (key.clone(), None)));
-        let changed = source.set_properties(&self.choice.required()?, &properties).await?;
+        let changed = actor.set_properties(&self.choice.required()?, &properties).await?;
         output.show(|| json!({"changed": changed}), || format!("Changed {}.", count(changed, "artifact")));
         Ok(())
     }
@@ -318,8 +318,8 @@ pub(crate) struct Remove {
 }
 
 impl Remove {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
-        let removed = source.remove(&self.choice.required()?).await?;
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let removed = actor.remove(&self.choice.required()?).await?;
         output.show(|| json!({"removed": removed}), || format!("Removed {}.", count(removed, "artifact")));
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
-use distedge::source::{HttpDial, Source};
+use distedge::source::{Actor, HttpDial};
 use serde_json::json;
 
 use crate::output::{Output, table};
@@ -39,7 +39,8 @@ pub(crate) enum Audit {
 }
 
 impl Audit {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         match self {
             Audit::Status => {
                 let seen = source.witnessed().await?;
@@ -106,7 +107,7 @@ impl Audit {
                 Ok(())
             }
             Audit::Forget { edge } => {
-                source.forget_log(edge).await?;
+                actor.forget_log(edge).await?;
                 output.note(&format!("The next checkpoint of {edge} is the first one."));
                 Ok(())
             }

@@ -10,12 +10,15 @@ use clap::{Args, Subcommand};
 use distedge::bundle::{Constraints, Country, EdgePattern, List, Network};
 use distedge::error::{Error, Result};
 use distedge::name::{ArtifactPath, BundleName, RepositoryName, Version};
-use distedge::source::{BundleRecord, BundleState, NewAlias, NewBundle, Pattern, Role, Source};
+use distedge::source::{
+    Actor, BundleRecord, BundleState, Change, ChangeState, NewAlias, NewBundle, Pattern, Role, Source,
+};
 use serde_json::json;
 
 use crate::artifacts::Choice;
 use crate::keys::read_secret;
 use crate::output::{Output, bytes, count, short, table};
+use crate::people::changed;
 
 #[derive(Subcommand)]
 pub(crate) enum Bundle {
@@ -106,7 +109,7 @@ pub(crate) struct Create {
     /// Artifacts that are SBOMs (CycloneDX, SPDX), by repository/path.
     #[arg(long, value_name = "PATTERN")]
     sbom: Vec<Pattern>,
-    /// Who makes the bundle.
+    /// Who makes the bundle, where no token says it.
     #[arg(long, env = "USER", default_value = "source")]
     by: String,
     /// Only for downloads from this country (two letters).
@@ -155,7 +158,7 @@ fn list<T: Clone>(allow: &[T], deny: &[T]) -> List<T> {
 }
 
 impl Create {
-    async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
         let Which { name, version } = &self.bundle;
         let mut new = NewBundle::new(name.clone(), version.clone(), self.choice.required()?);
         new.label = self.choice.labels().first().cloned();
@@ -167,21 +170,22 @@ impl Create {
             nets: list(&self.allow_net, &self.deny_net),
             edges: (!self.only_edge.is_empty()).then(|| self.only_edge.clone()),
         };
-        let mut record = source.create_bundle(&new).await?;
+        let mut record = actor.create_bundle(&new).await?;
         if self.sign || !self.key.is_empty() {
-            record = source.sign_bundle(name, version, &self.key).await?;
+            record = actor.sign_bundle(name, version, &self.key).await?;
         }
         shown(output, &record);
-        say_who_is_left(source, output, &record).await
+        say_who_is_left(actor.source(), output, &record).await
     }
 }
 
 impl Bundle {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         match self {
-            Bundle::Create(create) => create.run(source, output).await?,
+            Bundle::Create(create) => create.run(actor, output).await?,
             Bundle::Sign { bundle: Which { name, version }, key } => {
-                let record = source.sign_bundle(name, version, key).await?;
+                let record = actor.sign_bundle(name, version, key).await?;
                 shown(output, &record);
                 say_who_is_left(source, output, &record).await?;
             }
@@ -190,7 +194,7 @@ impl Bundle {
                 let text = content.expose_str().map(str::trim).unwrap_or_default();
                 let decoded = STANDARD.decode(text).ok().filter(|decoded| decoded.len() == 64);
                 let signature = decoded.as_deref().unwrap_or_else(|| content.expose());
-                let record = source.attach_signature(name, version, key.as_deref(), signature).await?;
+                let record = actor.attach_signature(name, version, key.as_deref(), signature).await?;
                 shown(output, &record);
                 say_who_is_left(source, output, &record).await?;
             }
@@ -221,14 +225,20 @@ impl Bundle {
                 );
             }
             Bundle::Withdraw { bundle: Which { name, version }, reason, legal } => {
-                let record = source.withdraw_bundle(name, version, reason, *legal).await?;
+                let change = Change::Withdraw { reason: reason.clone(), legal: *legal };
+                let change = actor.change(name, version, change).await?;
+                if change.state == ChangeState::Waiting {
+                    changed(output, &change);
+                    return Ok(());
+                }
+                let record = source.bundle(name, version).await?;
                 output.show(
-                    || to_json(&record),
+                    || record.as_ref().map(to_json).unwrap_or_default(),
                     || format!("The bundle {name} {version} is withdrawn; run `sync` to tell the edges."),
                 );
             }
             Bundle::Discard { bundle: Which { name, version } } => {
-                source.discard_bundle(name, version).await?;
+                actor.discard_bundle(name, version).await?;
                 output.show(
                     || json!({"discarded": format!("{name} {version}")}),
                     || format!("The draft {name} {version} is discarded."),

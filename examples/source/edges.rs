@@ -8,7 +8,7 @@ use distedge::distribute::Window;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
 use distedge::secret::Secret;
-use distedge::source::{EdgeRecord, HttpDial, PairOptions, Source};
+use distedge::source::{Actor, EdgeRecord, HttpDial, PairOptions};
 use distedge::token::PairingToken;
 use serde_json::json;
 
@@ -99,7 +99,8 @@ fn parse_rate(text: &str) -> Result<Rate> {
 }
 
 impl Set {
-    async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         let mut edge = source.edge(&self.name).await?.ok_or_else(|| unknown(&self.name))?;
         if let Some(Rate(rate)) = self.rate {
             edge.rate = rate;
@@ -107,7 +108,7 @@ impl Set {
         if self.any_time || !self.window.is_empty() {
             edge.windows.clone_from(&self.window);
         }
-        source.set_edge(&edge, None).await?;
+        actor.set_edge(&edge, None).await?;
         output.show(|| json!(edge), || format!("The edge {}: {}.", edge.name, limits(&edge)));
         Ok(())
     }
@@ -152,7 +153,8 @@ pub(crate) struct Add {
 }
 
 impl Add {
-    async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         if std::env::args_os().any(|arg| arg.to_string_lossy().starts_with("--token=") || arg == "--token") {
             output.warn(
                 "a token on the command line can be read by others on this machine; prefer --token-file",
@@ -183,7 +185,7 @@ impl Add {
             output
                 .warn(&format!("the token for {} travels unencrypted: use https outside of tests", edge.url));
         }
-        source.set_edge(&edge, token.as_ref()).await?;
+        actor.set_edge(&edge, token.as_ref()).await?;
         if source.credentials(&edge.name).await?.token.is_none() {
             output.warn(&format!(
                 "the edge {} will not let this source in yet: pair with it by `edge pair`",
@@ -219,7 +221,8 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         let token = PairingToken::parse(&read_secret(&self.pairing_token_file)?)?;
         let found = token.issuer_fingerprint();
         if let Some(expected) = &self.fingerprint
@@ -241,7 +244,7 @@ impl Pair {
                 .warn(&format!("what goes to {} travels unencrypted: use https outside of tests", edge.url));
         }
         let options = PairOptions { name: self.call_me.clone(), base_url: self.base_url.clone() };
-        let pairing = source.pair(&edge, &token, &options, &HttpDial).await?;
+        let pairing = actor.pair(&edge, &token, &options, &HttpDial).await?;
         output.show(
             || json!(pairing),
             || format!("Paired with {}; `sync` brings it the keys and its bundles.", edge.name),
@@ -251,13 +254,14 @@ impl Pair {
 }
 
 impl Edge {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         match self {
-            Edge::Add(add) => add.run(source, output).await?,
-            Edge::Set(set) => set.run(source, output).await?,
-            Edge::Pair(pair) => pair.run(source, output).await?,
+            Edge::Add(add) => add.run(actor, output).await?,
+            Edge::Set(set) => set.run(actor, output).await?,
+            Edge::Pair(pair) => pair.run(actor, output).await?,
             Edge::Unpair { name, reason, force } => {
-                let told = source.unpair(name, reason, &HttpDial, *force).await?;
+                let told = actor.unpair(name, reason, &HttpDial, *force).await?;
                 let how = if told { "the edge knows" } else { "the edge was not told" };
                 output.show(
                     || json!({"unpaired": name, "told": told}),
@@ -265,7 +269,7 @@ impl Edge {
                 );
             }
             Edge::Rotate { name } => {
-                let pairing = source.rotate_pairing(name, &HttpDial).await?;
+                let pairing = actor.rotate_pairing(name, &HttpDial).await?;
                 output.show(
                     || json!(pairing),
                     || format!("{name} has master token {} of this pairing.", pairing.epoch),
@@ -282,7 +286,7 @@ impl Edge {
                 );
             }
             Edge::Remove { name } => {
-                if !source.remove_edge(name).await? {
+                if !actor.remove_edge(name).await? {
                     return Err(unknown(name));
                 }
                 output.show(
@@ -294,7 +298,7 @@ impl Edge {
                 if source.edge(name).await?.is_none() {
                     return Err(unknown(name));
                 }
-                source.forget_identity(name).await?;
+                actor.forget_identity(name).await?;
                 output.show(
                     || json!({"repinned": name}),
                     || format!("The next contact with the edge {name} pins its identity key."),

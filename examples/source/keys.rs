@@ -7,7 +7,7 @@ use distedge::clock::Timestamp;
 use distedge::error::{Error, Result};
 use distedge::key::{Algorithm, KeyPair, PublicKey, Window};
 use distedge::secret::Secret;
-use distedge::source::{NewKey, Role, Source};
+use distedge::source::{Actor, NewKey, Role, Source};
 use serde_json::json;
 
 use crate::output::{Output, short, table};
@@ -131,25 +131,26 @@ fn window(from: Option<Timestamp>, until: Option<Timestamp>) -> Window {
 }
 
 impl Key {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         match self {
             Key::New { named, kind } => {
                 let algorithm = match kind {
                     Kind::Ed25519 => Algorithm::Ed25519,
                     Kind::Openpgp => Algorithm::OpenPgp,
                 };
-                let pair = source.create_key(role(named.root), algorithm, &named.new_key()).await?;
+                let pair = actor.create_key(role(named.root), algorithm, &named.new_key()).await?;
                 shown(output, "Made", named.root, &pair);
             }
             Key::Import { named, file, public } => {
                 let secret = read_secret(file)?;
                 let pair = if *public {
                     let text = secret.expose_str().unwrap_or_default();
-                    source
+                    actor
                         .import_public_key(role(named.root), &named.new_key(), PublicKey::parse(text)?)
                         .await?
                 } else {
-                    source.import_key(role(named.root), &named.new_key(), &secret).await?
+                    actor.import_key(role(named.root), &named.new_key(), &secret).await?
                 };
                 shown(output, "Imported", named.root, &pair);
             }
@@ -164,7 +165,7 @@ impl Key {
                 );
             }
             Key::Default { key } => {
-                source.set_default_key(role(key.root), &key.alias).await?;
+                actor.set_default_key(role(key.root), &key.alias).await?;
                 output.show(
                     || json!({"default": key.alias}),
                     || format!("{} is the default {} key.", key.alias, role(key.root).as_str()),
@@ -172,18 +173,18 @@ impl Key {
             }
             Key::Window { key, from, until } => {
                 let window = window(*from, *until);
-                source.set_key_window(role(key.root), &key.alias, window).await?;
+                actor.set_key_window(role(key.root), &key.alias, window).await?;
                 output.show(|| json!(window), || format!("{} may sign {window}.", key.alias));
             }
             Key::Revoke { key, reason, compromised } => {
-                source.revoke_key(role(key.root), &key.alias, reason, *compromised).await?;
+                actor.revoke_key(role(key.root), &key.alias, reason, *compromised).await?;
                 output.show(
                     || json!({"revoked": key.alias}),
                     || format!("{} is revoked; run `sync` to tell the edges.", key.alias),
                 );
             }
             Key::Threshold { number, root } => {
-                source.set_threshold(role(*root), *number).await?;
+                actor.set_threshold(role(*root), *number).await?;
                 output.show(
                     || json!({"threshold": number}),
                     || format!("{number} distinct owners of {} keys must sign.", role(*root).as_str()),

@@ -10,7 +10,7 @@ use distedge::govern::MintOrder;
 use distedge::link::{self, KeyName, LinkId, LinkMethod, Note, PARAMETER, PolicyName};
 use distedge::name::NodeName;
 use distedge::place::{Country, Network};
-use distedge::source::{Authority, HttpDial, LinkPush, LinkTarget, Source};
+use distedge::source::{Actor, HttpDial, LinkPush, LinkTarget};
 use serde_json::{Value, json};
 
 use crate::output::{Output, count, table};
@@ -63,6 +63,9 @@ pub(crate) enum Key {
     Retire {
         /// The key.
         name: KeyName,
+        /// Why, for the log.
+        #[arg(long, default_value = "rotated")]
+        reason: String,
     },
     /// Take back a key with every link that it signed; every edge is told at once.
     Revoke {
@@ -175,15 +178,15 @@ impl Mint {
         }
     }
 
-    async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
+    async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<ExitCode> {
         if !self.prefix && self.resources.iter().any(|resource| resource.ends_with('/')) {
             return Err(Error::new(ErrorKind::Invalid, "a link for a folder is asked for with --prefix"));
         }
-        let signed = source.mint_link(&self.order(), &Authority::local_operator()).await?;
+        let signed = actor.mint_link(&self.order()).await?;
         let claims = &signed.minted.record.claims;
         // An edge that has not heard of the key would refuse the link.
         let edges = signed.urls.iter().map(|(edge, _)| edge.clone()).collect();
-        let pushes = source.push_links(&HttpDial, Some(&edges)).await?;
+        let pushes = actor.source().push_links(&HttpDial, Some(&edges)).await?;
         output.show(
             || {
                 let urls: serde_json::Map<String, Value> = signed
@@ -218,22 +221,22 @@ impl Mint {
 }
 
 impl Link {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<ExitCode> {
         match self {
-            Link::Key(key) => return key.run(source, output).await,
-            Link::Mint(mint) => return mint.run(source, output).await,
-            Link::List { after, number } => list(source, *after, *number, output).await?,
+            Link::Key(key) => return key.run(actor, output).await,
+            Link::Mint(mint) => return mint.run(actor, output).await,
+            Link::List { after, number } => list(actor, *after, *number, output).await?,
             Link::Inspect { token } => inspect(token, output)?,
             Link::Revoke(revoke) => {
                 let target = revoke.target();
-                return take_back(source, &target, &revoke.reason, output).await;
+                return take_back(actor, &target, &revoke.reason, output).await;
             }
             Link::Push { edge, anew } => {
                 if *anew {
-                    source.begin_link_list().await?;
+                    actor.begin_link_list().await?;
                 }
                 let only = (!edge.is_empty()).then(|| edge.iter().cloned().collect());
-                let pushes = source.push_links(&HttpDial, only.as_ref()).await?;
+                let pushes = actor.push_links(&HttpDial, only.as_ref()).await?;
                 return Ok(report(output, &pushes, || json!({}), ""));
             }
         }
@@ -242,17 +245,16 @@ impl Link {
 }
 
 impl Key {
-    async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
+    async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<ExitCode> {
         match self {
             Key::New { name } => {
-                let (name, record) =
-                    source.create_link_key(name.clone(), &Authority::local_operator()).await?;
-                let pushes = source.push_links(&HttpDial, None).await?;
+                let (name, record) = actor.create_link_key(name.clone()).await?;
+                let pushes = actor.source().push_links(&HttpDial, None).await?;
                 let made = || json!({"key": name, "record": record});
                 return Ok(report(output, &pushes, made, &format!("Made the link key {name}.")));
             }
             Key::List => {
-                let keys = source.links().await?.keys().await?;
+                let keys = actor.source().links().await?.keys().await?;
                 output.show(
                     || keys.iter().map(|(name, record)| json!({"key": name, "record": record})).collect(),
                     || {
@@ -272,24 +274,23 @@ impl Key {
                     },
                 );
             }
-            Key::Retire { name } => {
-                let record = source.links().await?.retire_key(name).await?;
+            Key::Retire { name, reason } => {
+                let record = actor.retire_link_key(name, reason).await?;
                 output.show(
                     || json!({"key": name, "record": record}),
                     || format!("{name} signs no more links; those that it signed are good until their end."),
                 );
             }
             Key::Revoke { name, reason } => {
-                return take_back(source, &LinkTarget::Key(name.clone()), reason, output).await;
+                return take_back(actor, &LinkTarget::Key(name.clone()), reason, output).await;
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn take_back(source: &Source, what: &LinkTarget, reason: &str, output: &Output) -> Result<ExitCode> {
-    let by = Authority::local_operator();
-    let revoked = source.revoke_links(what, reason, &by, &HttpDial).await?;
+async fn take_back(actor: &Actor<'_>, what: &LinkTarget, reason: &str, output: &Output) -> Result<ExitCode> {
+    let revoked = actor.revoke_links(what, reason, &HttpDial).await?;
     let told = || json!({"revoked": what.to_string(), "epoch": revoked.epoch, "sequence": revoked.sequence});
     Ok(report(output, &revoked.edges, told, &format!("Revoked {what}.")))
 }
@@ -340,8 +341,8 @@ fn sentence(push: &LinkPush) -> String {
     }
 }
 
-async fn list(source: &Source, after: Option<LinkId>, number: usize, output: &Output) -> Result<()> {
-    let (links, now) = (source.links().await?.list(after, number).await?, SystemClock.now());
+async fn list(actor: &Actor<'_>, after: Option<LinkId>, number: usize, output: &Output) -> Result<()> {
+    let (links, now) = (actor.list_links(after, number).await?, SystemClock.now());
     output.show(
         || links.iter().map(|info| json!(info)).collect(),
         || {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 when all was done, 1 when something failed (told in one sentence on standard
 //! error), 2 when the command line could not be understood.
 
+mod acting;
 mod airgap;
 mod artifacts;
 mod audit;
@@ -11,9 +12,10 @@ mod edges;
 mod keys;
 mod link;
 mod output;
+mod people;
 mod sync;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use distedge::name::Tenant;
 use distedge::source::{NewKey, Role, Source};
 use serde_json::json;
 
+use acting::{Credentials, Desk};
 use output::Output;
 
 /// Bundle, sign and distribute releases to distedge edges.
@@ -42,6 +45,8 @@ struct Cli {
     /// Print JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    by: Credentials,
     #[command(subcommand)]
     command: Command,
 }
@@ -93,6 +98,15 @@ enum Command {
     /// Show or export the trust document.
     #[command(subcommand)]
     Trust(sync::Trust),
+    /// Manage the tokens of the people who act here.
+    #[command(subcommand)]
+    Token(people::Token),
+    /// Manage what they may do, and what takes two of them.
+    #[command(subcommand)]
+    Policy(people::Policy),
+    /// Agree to distributions and withdrawals that take two people.
+    #[command(subcommand)]
+    Approvals(people::Approvals),
 }
 
 #[derive(Args)]
@@ -138,7 +152,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
     if let Command::Sync(sync) = &cli.command
         && let Some(seconds) = sync.watch
     {
-        return sync.watch(&cli.data, seconds, output).await;
+        return sync.watch(cli, seconds, output).await;
     }
     if let Command::AirGap(airgap::AirGap::Verify { volumes }) = &cli.command {
         airgap::verify(volumes, output)?;
@@ -148,49 +162,59 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
         link::inspect(token, output)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let source = open(&cli.data, output).await?;
+    let desk = open(cli, output).await?;
+    let actor = &desk.actor();
+    let source = actor.source();
     match &cli.command {
         Command::Init(_) => {}
-        Command::Add(add) => add.run(&source, output).await?,
-        Command::List(list) => list.run(&source, output).await?,
-        Command::Repos => artifacts::repositories(&source, output).await?,
-        Command::Label(label) => label.run(&source, output).await?,
-        Command::Prop(prop) => prop.run(&source, output).await?,
-        Command::Remove(remove) => remove.run(&source, output).await?,
-        Command::Key(key) => key.run(&source, output).await?,
-        Command::Bundle(bundle) => bundle.run(&source, output).await?,
-        Command::Edge(edge) => edge.run(&source, output).await?,
-        Command::Distribute(distribute) => return distribute.run(&source, output).await,
-        Command::Sync(sync) => return sync.run(&source, output).await,
-        Command::Status(status) => status.run(&source, output).await?,
-        Command::AirGap(air_gap) => air_gap.run(&source, output).await?,
-        Command::Audit(audit) => audit.run(&source, output).await?,
-        Command::Link(link) => return link.run(&source, output).await,
-        Command::Trust(trust) => trust.run(&source, output).await?,
+        Command::Add(add) => add.run(actor, output).await?,
+        Command::List(list) => list.run(source, output).await?,
+        Command::Repos => artifacts::repositories(source, output).await?,
+        Command::Label(label) => label.run(actor, output).await?,
+        Command::Prop(prop) => prop.run(actor, output).await?,
+        Command::Remove(remove) => remove.run(actor, output).await?,
+        Command::Key(key) => key.run(actor, output).await?,
+        Command::Bundle(bundle) => bundle.run(actor, output).await?,
+        Command::Edge(edge) => edge.run(actor, output).await?,
+        Command::Distribute(distribute) => return distribute.run(actor, output).await,
+        Command::Sync(sync) => return sync.run(actor, output).await,
+        Command::Status(status) => status.run(source, output).await?,
+        Command::AirGap(air_gap) => air_gap.run(actor, output).await?,
+        Command::Audit(audit) => audit.run(actor, output).await?,
+        Command::Link(link) => return link.run(actor, output).await,
+        Command::Trust(trust) => trust.run(actor, output).await?,
+        Command::Token(token) => token.run(&desk, output).await?,
+        Command::Policy(policy) => policy.run(&desk, output).await?,
+        Command::Approvals(approvals) => approvals.run(&desk, output).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Opens the source, and waits a while for another command that has it open.
-async fn open(data: &Path, output: &Output) -> Result<Source> {
+async fn open(cli: &Cli, output: &Output) -> Result<Desk> {
     const PAUSE: Duration = Duration::from_millis(200);
     const TURNS: u32 = 150;
-    for turn in 0..TURNS {
-        match Source::open(data).await {
-            Err(error) if error.kind() == ErrorKind::Conflict => {
+    let mut turn = 0;
+    let source = loop {
+        match Source::open(&cli.data).await {
+            Err(error) if error.kind() == ErrorKind::Conflict && turn < TURNS => {
                 if turn == 5 {
                     output.note("Waiting for another command that works on this source…");
                 }
+                turn += 1;
                 tokio::time::sleep(PAUSE).await;
             }
-            opened => return opened,
+            opened => break opened?,
         }
-    }
-    Source::open(data).await
+    };
+    Desk::open(source, &cli.data, &cli.by).await
 }
 
 async fn set_up(cli: &Cli, init: &Init, output: &Output) -> Result<ExitCode> {
     let source = Source::create(&cli.data, &init.tenant, &init.project).await?;
+    let desk = Desk::open(source, &cli.data, &cli.by).await?;
+    let actor = desk.actor();
+    let source = actor.source();
     let mut made = Vec::new();
     if !init.no_keys {
         let mut wanted =
@@ -201,7 +225,7 @@ async fn set_up(cli: &Cli, init: &Init, output: &Output) -> Result<ExitCode> {
         for (role, algorithm, alias) in wanted {
             // A second `init` finds the keys of the first.
             if source.ring(role).await?.keys.pair(alias).is_err() {
-                made.push(source.create_key(role, algorithm, &NewKey::new(alias)).await?);
+                made.push(actor.create_key(role, algorithm, &NewKey::new(alias)).await?);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `distribute`, `sync`, `status`, `trust`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,13 +13,16 @@ use distedge::distribute::Event;
 use distedge::error::{Error, ErrorKind, Result};
 use distedge::name::NodeName;
 use distedge::source::{
-    ConvergeOptions, ConvergeProgress, EdgeOutcome, EdgeStatus, HttpDial, Pattern, Rule, Source,
+    Actor, Change, ChangeState, ConvergeOptions, ConvergeProgress, EdgeOutcome, EdgeStatus, HttpDial,
+    Pattern, Rule, Source,
 };
 use serde_json::{Value, json};
 
+use crate::Cli;
 use crate::bundles::Which;
 use crate::edges::unknown;
 use crate::output::{Bar, Output, bytes, count, short, table};
+use crate::people::changed;
 
 #[derive(Args)]
 pub(crate) struct Distribute {
@@ -107,8 +110,9 @@ impl Distribute {
         rules
     }
 
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<ExitCode> {
         let Which { name, version } = &self.bundle;
+        let source = actor.source();
         let rules = self.rules();
         if rules.contains(&Rule::default()) {
             return Err(Error::invalid(
@@ -130,21 +134,29 @@ impl Distribute {
             let outcomes = source.preview(name, version, &edges, &HttpDial, &options, &quiet).await?;
             return Ok(report(output, &outcomes, true));
         }
-        if self.undo {
-            let changed = source.unassign(name, version, &edges).await?;
-            output.note(&format!("{} should not hold {name} {version} any more.", count(changed, "edge")));
-        } else {
-            let changed = source.assign(name, version, &edges).await?;
-            output.note(&format!(
-                "{name} {version} is for {}, {changed} of them new.",
-                count(edges.len() as u64, "edge")
-            ));
+        let before = source.assignments_of(name, version).await?.len();
+        let change = match self.undo {
+            true => Change::Recall { edges: edges.clone() },
+            false => Change::Distribute { edges: edges.clone() },
+        };
+        let change = actor.change(name, version, change).await?;
+        if change.state == ChangeState::Waiting {
+            changed(output, &change);
+            return Ok(ExitCode::SUCCESS);
         }
+        let moved = source.assignments_of(name, version).await?.len().abs_diff(before) as u64;
+        output.note(&match self.undo {
+            true => format!("{} should not hold {name} {version} any more.", count(moved, "edge")),
+            false => {
+                let edges = count(edges.len() as u64, "edge");
+                format!("{name} {version} is for {edges}, {moved} of them new.")
+            }
+        });
         if self.later {
             output.show(|| json!({"edges": edges}), || "Recorded; run `sync` to bring it there.".to_owned());
             return Ok(ExitCode::SUCCESS);
         }
-        converge(source, output, &options).await
+        converge(actor, output, &options).await
     }
 }
 
@@ -164,17 +176,17 @@ pub(crate) struct Sync {
 }
 
 impl Sync {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<ExitCode> {
-        converge(source, output, &self.options()).await
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<ExitCode> {
+        converge(actor, output, &self.options()).await
     }
 
     /// Converges again and again. The source is open only while there is work, so that other
     /// commands get their turn.
-    pub(crate) async fn watch(&self, data: &Path, seconds: u64, output: &Output) -> Result<ExitCode> {
+    pub(crate) async fn watch(&self, cli: &Cli, seconds: u64, output: &Output) -> Result<ExitCode> {
         let options = self.options();
         let round = async || -> Result<ExitCode> {
-            let source = crate::open(data, output).await?;
-            converge(&source, output, &options).await
+            let desk = crate::open(cli, output).await?;
+            converge(&desk.actor(), output, &options).await
         };
         // A directory without a source is told at once, not every round.
         round().await?;
@@ -202,7 +214,7 @@ impl Sync {
     }
 }
 
-async fn converge(source: &Source, output: &Output, options: &ConvergeOptions) -> Result<ExitCode> {
+async fn converge(actor: &Actor<'_>, output: &Output, options: &ConvergeOptions) -> Result<ExitCode> {
     let progress = output.progress();
     let bars: Arc<Mutex<BTreeMap<NodeName, Bar>>> = Arc::default();
     let shared = bars.clone();
@@ -229,7 +241,7 @@ async fn converge(source: &Source, output: &Output, options: &ConvergeOptions) -
             _ => {}
         }
     });
-    let outcomes = source.converge(&HttpDial, options, &events).await;
+    let outcomes = actor.converge(&HttpDial, options, &events).await;
     for bar in bars.lock().unwrap_or_else(PoisonError::into_inner).values() {
         bar.finish();
     }
@@ -463,7 +475,8 @@ pub(crate) enum Trust {
 }
 
 impl Trust {
-    pub(crate) async fn run(&self, source: &Source, output: &Output) -> Result<()> {
+    pub(crate) async fn run(&self, actor: &Actor<'_>, output: &Output) -> Result<()> {
+        let source = actor.source();
         match self {
             Trust::Show => {
                 let document = TrustDocument::parse_unverified(&source.trust().await?)?;
@@ -498,7 +511,7 @@ impl Trust {
                 }
             }
             Trust::Days { days } => {
-                source.set_trust_days(*days).await?;
+                actor.set_trust_days(*days).await?;
                 output.show(
                     || json!({"days": days}),
                     || format!("Trust documents are good for {}.", count(u64::from(*days), "day")),

@@ -43,7 +43,8 @@ pub use verify::{Flaw, Report, Trusted, verify};
 /// - **Durable before the answer**: when [`record_durable`](AuditSink::record_durable) returns `Ok`,
 ///   a power cut does not lose the event; nor any that was taken before it.
 /// - **Soon durable**: what [`record`](AuditSink::record) takes outlives the process at once and a
-///   power cut within 200 ms. It neither waits nor blocks.
+///   power cut within 200 ms. It neither waits nor blocks. The end of a download may follow some
+///   milliseconds later: what is lost of it reads as a download that was cut.
 /// - **A full log says so**: what could not be taken is an error (`NoSpace`, `Unavailable`), and
 ///   whoever asked decides whether the thing may happen without a trace.
 #[async_trait]

@@ -150,8 +150,14 @@ async fn parts_of(
                 return Err(edge.refuse(asker));
             };
             {
-                let wish =
-                    Wish { asker, repository: &item.repository, path: &item.path, public, steered: false };
+                let wish = Wish {
+                    asker,
+                    repository: &item.repository,
+                    path: &item.path,
+                    public,
+                    steered: false,
+                    bound: false,
+                };
                 edge.deliver(parts, &wish, &authorized, &artifact, None).await
             }
         }

@@ -34,6 +34,8 @@ pub(super) struct Wish<'a> {
     pub(super) public: bool,
     /// Whether where the client is chose what it gets.
     pub(super) steered: bool,
+    /// Whether a restriction of the name that was asked for applied, and allowed it.
+    pub(super) bound: bool,
 }
 
 impl Edge {
@@ -86,7 +88,7 @@ impl Edge {
             return listing::respond(self, parts, admitted, &route.repository, route.path.as_ref()).await;
         }
         let Some(path) = &route.path else { return Ok(with_slash(parts, admitted)) };
-        let wish = Wish { asker, repository: &route.repository, path, public, steered: false };
+        let wish = Wish { asker, repository: &route.repository, path, public, steered: false, bound: false };
         self.find(parts, admitted, wish, &authorized, None).await
     }
 
@@ -117,7 +119,7 @@ impl Edge {
         }
         let authorized = authorized_by(&admission);
         // What a link opens is for who holds it, in a public repository too.
-        let wish = Wish { asker: &asker, repository, path, public: false, steered: false };
+        let wish = Wish { asker: &asker, repository, path, public: false, steered: false, bound: false };
         self.find(parts, admitted, wish, &authorized, Some(admission)).await
     }
 
@@ -163,9 +165,12 @@ impl Edge {
                 // What stands against the alias stands against what it means; `deliver` asks for that.
                 let resource = Resource::Repository { name: repository, path: Some(wish.path), public };
                 let request = asker.wants(Action::Read, resource).with_holders(&artifact.holders);
-                if let Err(refusal) = self.policies().restrict(&request) {
-                    self.denied(asker, resource, &refusal);
-                    return Err(restricted(asker));
+                match self.policies().restrict(&request) {
+                    Ok(applied) => wish.bound = applied,
+                    Err(refusal) => {
+                        self.denied(asker, resource, &refusal);
+                        return Err(restricted(asker));
+                    }
                 }
                 wish.path = &alias.target;
                 self.deliver(parts, &wish, authorized, &artifact, admission).await
@@ -200,19 +205,22 @@ impl Edge {
             }
         };
         // What depends on who asks, or from where, is not for caches that others share.
-        let shared = wish.public && !applied && !wish.steered;
+        let shared = wish.public && !applied && !wish.bound && !wish.steered;
         let representation = representation(artifact, wish.path, shared);
         // Of one range it can be told exactly how much was delivered.
         let counted = admission.as_ref().is_some_and(|admission| admission.link().claims().uses.is_some());
         let selected = select(parts, &representation, counted)?;
-        let ranges = selected.ranges(artifact.size);
+        // The whole of an empty artifact has no range, and is a download all the same.
+        let ranges = (selected != Selected::Whole).then(|| selected.ranges(artifact.size));
         let moves = parts.method == Method::GET && selected != Selected::NotModified;
         let transfer = match admission {
             None => None,
-            Some(admission) => match admission.begin(artifact.digest, artifact.size, Some(&ranges)).await? {
-                Ok(transfer) => Some(transfer),
-                Err(denied) => return Err(self.link_denied(asker, wish.repository, wish.path, &denied)),
-            },
+            Some(admission) => {
+                match admission.begin(artifact.digest, artifact.size, ranges.as_deref()).await? {
+                    Ok(transfer) => Some(transfer),
+                    Err(denied) => return Err(self.link_denied(asker, wish.repository, wish.path, &denied)),
+                }
+            }
         };
         let event = self.download(wish, artifact, &selected);
         if moves && let Err(error) = self.governance().audit.record(event.clone()) {
@@ -314,10 +322,10 @@ impl Edge {
         let now = asker.now;
         match &asker.principal {
             Principal::User(_) | Principal::Service(_) => {
-                // What another authenticator vouched for, it alone could take back.
+                // What another authenticator vouched for, it alone could take back. A token may have
+                // been revoked since it was looked at: the guard sees that, too.
                 let tokens = self.tokens()?.clone();
-                tokens.holds(&credential, now).then_some(())?;
-                Some(Arc::new(Guard::new(move || tokens.holds(&credential, now))))
+                Some(Arc::new(Guard::new(move || !tokens.is_revoked(&credential))))
             }
             Principal::Peer(_) => {
                 let pairings = self.pairings()?.clone();

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use crate::access::Principal;
 use crate::audit::Event;
 use crate::clock::Timestamp;
 
@@ -9,9 +10,13 @@ use crate::clock::Timestamp;
 const MOST: u32 = 100;
 
 /// Lets so many events of a second pass, counts the others, and says with the next one that passes
-/// how many there were: a flood of bad requests must not become a flood of log entries.
+/// how many there were: a flood of bad requests must not become a flood of log entries. Those of
+/// whom nobody knows are counted apart, so that no stranger can drown what somebody known does.
 #[derive(Debug, Default)]
-pub(super) struct Sampler(Mutex<State>);
+pub(super) struct Sampler {
+    strangers: Mutex<State>,
+    known: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -23,7 +28,9 @@ struct State {
 impl Sampler {
     /// The event, if it may pass.
     pub(super) fn admit(&self, mut event: Event) -> Option<Event> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let stranger = event.credential.is_none() && event.who == Principal::Anonymous.to_string();
+        let state = if stranger { &self.strangers } else { &self.known };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.second != event.at {
             (state.second, state.passed) = (event.at, 0);
         }
@@ -49,9 +56,13 @@ mod tests {
     #[test]
     fn a_flood_is_counted_and_told() {
         let sampler = Sampler::default();
-        let at = |second| Event::by_itself(Timestamp::from_unix(second), kind::AUTH_FAILED).because("bad");
+        let nobody = Principal::Anonymous;
+        let at = |second| Event::new(Timestamp::from_unix(second), kind::AUTH_FAILED, &nobody).because("bad");
         let passed = (0..1000).filter(|_| sampler.admit(at(1)).is_some()).count();
         assert_eq!(passed, MOST as usize);
+        let root = Principal::Token { name: "root".into() };
+        let known = Event::new(Timestamp::from_unix(1), kind::CONTROL_DENIED, &root);
+        assert!(sampler.admit(known).is_some(), "strangers drown nobody else");
         let next = sampler.admit(at(2)).unwrap();
         assert_eq!(next.reason.unwrap(), "bad [900 events before this one were only counted]");
         assert_eq!(sampler.admit(at(2)).unwrap().reason.unwrap(), "bad");

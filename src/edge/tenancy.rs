@@ -12,13 +12,14 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, Response};
 
-use super::{Body, Edge, Gate, Handler};
+use super::{Body, Edge, Gate, Governance, Handler};
 use crate::auth::TokenAuthenticator;
 use crate::blob::MemoryBlobStore;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::distribute::Receiver;
 use crate::error::{Error, Result};
+use crate::govern::{LinkOptions, Links, MemoryLinkVault, Pairings, Policies, Tokens};
 use crate::key::{Algorithm, SigningKey};
 use crate::meta::MemoryStore;
 use crate::name::{NodeName, RESERVED, Target, Tenant};
@@ -172,13 +173,26 @@ fn without_port(host: &str) -> &str {
 
 /// An edge that has nothing and knows nobody.
 async fn nowhere(clock: Arc<dyn Clock>) -> Result<Edge> {
-    let catalog = Catalog::open(Arc::new(MemoryStore::new()), Tenant::new("nowhere")?).await?;
+    let (store, tenant) = (Arc::new(MemoryStore::new()), Tenant::new("nowhere")?);
+    let catalog = Catalog::open(store.clone(), tenant.clone()).await?;
     let identity = SigningKey::generate(Algorithm::Ed25519, "nowhere", clock.now())?;
     let name = NodeName::new("nowhere")?;
     let blobs = Arc::new(MemoryBlobStore::new());
     let receiver = Receiver::open(catalog, blobs, clock, name, Arc::new(identity)).await?;
     let authenticator = Arc::new(TokenAuthenticator::default());
-    Ok(Edge::new(receiver, Gate::new(), authenticator, PolicySet::default()))
+    // It judges links, users and peers as every other edge does, and finds none of them good: what
+    // cannot be read is answered in the same way everywhere.
+    let tokens = Arc::new(Tokens::open(store.clone(), &tenant).await?);
+    let pairings =
+        Pairings::open(store.clone(), &tenant, receiver.name().clone(), receiver.identity().clone());
+    let pairings = Arc::new(pairings.await?);
+    let options = LinkOptions::new(receiver.name().clone());
+    let links = Links::open(store.clone(), &tenant, Arc::new(MemoryLinkVault::default()), options).await?;
+    let policies = Arc::new(Policies::open(store, &tenant).await?);
+    Ok(Edge::new(receiver, Gate::new(), authenticator, PolicySet::default())
+        .with_access(tokens, pairings)
+        .with_policies(policies)
+        .with_governance(Governance::none().with_links(links)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! User tokens: minted, listed, revoked, and told from each other on every request.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -25,6 +25,8 @@ pub struct Tokens {
     records: Records,
     /// The tokens that may be good, by fingerprint.
     live: RwLock<HashMap<Digest, Arc<Live>>>,
+    /// Those that were revoked, for what began before.
+    revoked: RwLock<HashSet<TokenId>>,
     /// Changes are made one at a time, so that memory follows the records in their order.
     turn: futures_util::lock::Mutex<()>,
 }
@@ -60,6 +62,7 @@ impl Tokens {
         let tokens = Tokens {
             records: Records::new(store, tenant, "token"),
             live: RwLock::default(),
+            revoked: RwLock::default(),
             turn: futures_util::lock::Mutex::new(()),
         };
         tokens.refresh().await?;
@@ -70,9 +73,12 @@ impl Tokens {
     pub async fn refresh(&self) -> Result<()> {
         let _turn = self.turn.lock().await;
         let records: Vec<(String, UserTokenRecord)> = self.records.all().await?;
-        let alive = records.iter().map(|(_, record)| record).filter(|record| record.revoked.is_none());
+        let (alive, gone): (Vec<_>, Vec<_>) =
+            records.iter().map(|(_, record)| record).partition(|record| record.revoked.is_none());
+        let gone = gone.into_iter().map(|record| record.id);
+        self.revoked.write().unwrap_or_else(PoisonError::into_inner).extend(gone);
         let fresh: HashMap<Digest, Arc<Live>> =
-            alive.map(|record| (record.fingerprint, Arc::new(Live::of(record)))).collect();
+            alive.into_iter().map(|record| (record.fingerprint, Arc::new(Live::of(record)))).collect();
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *live, fresh);
         for (fingerprint, known) in live.iter() {
@@ -136,17 +142,17 @@ impl Tokens {
                 let revoked = old.clone().revoke(by, reason, now)?;
                 // Before it is written: whoever asked may go away while it is.
                 self.live.write().unwrap_or_else(PoisonError::into_inner).remove(&old.fingerprint);
+                self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(old.id);
                 Ok(((revoked != old).then(|| revoked.clone()), Some(revoked)))
             })
             .await
     }
 
-    /// Whether the token of this id, as [`Principal::credential`] tells it, is still good: for
-    /// transfers that run, now and then. It takes a look at every token that is good.
-    pub fn holds(&self, credential: &str, now: Timestamp) -> bool {
+    /// Whether the token of this id, as [`Principal::credential`] tells it, was revoked: for transfers
+    /// that run, now and then. Time alone ends none of them.
+    pub fn is_revoked(&self, credential: &str) -> bool {
         let Ok(id) = credential.parse::<TokenId>() else { return false };
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
-        live.values().any(|known| known.id == id && known.expires.is_none_or(|expires| now < expires))
+        self.revoked.read().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }
 
     /// Who presents `token`. `user` is the user name beside it, if the request has one: it must be

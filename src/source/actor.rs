@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::change::{Change, ChangeRecord, ChangeState};
 use super::{
     AddOptions, AddProgress, Added, Artifact, BundleRecord, ConvergeOptions, ConvergeProgress, Dial,
-    EdgeOutcome, EdgeRecord, NewBundle, NewKey, Role, Selection, Source,
+    EdgeOutcome, EdgeRecord, NewBundle, NewKey, PairOptions, PairingRecord, Role, Selection, Source,
 };
 use crate::access::{AccessRequest, Action, Decision, Principal, Refusal, RefusalKind, Resource};
 use crate::audit::{AuditSink, Event, kind};
@@ -23,6 +23,7 @@ use crate::key::{Algorithm, KeyPair, PublicKey, Window};
 use crate::name::{ArtifactPath, BundleName, NodeName, RepositoryName, Version};
 use crate::policy::{Duties, History, PolicySet, TokenHolders};
 use crate::secret::Secret;
+use crate::token::PairingToken;
 
 /// The name of the local operator, who has the source's files and presents no token.
 const LOCAL: &str = "local";
@@ -331,7 +332,7 @@ impl Actor<'_> {
         }
         let now = self.source.clock.now();
         let event = self.event(kind::CHANGE_APPROVED).about_bundle(&record.bundle, &record.version).about(id);
-        let event = told(event, &format!("{}, asked for by {}", record.change, record.requested_by));
+        let event = told(event, &record.change.to_string());
         self.recorded(event, async {
             let approved = self.source.move_change(id, |record| {
                 // A change that was approved and not done is finished by whoever approves it again.
@@ -436,6 +437,36 @@ impl Actor<'_> {
     /// As [`Source::forget_identity`]; needs `administer`.
     pub async fn forget_identity(&self, name: &NodeName) -> Result<()> {
         self.on_edge(name, "its identity key is forgotten", self.source.forget_identity(name)).await
+    }
+
+    /// As [`Source::forget_log`]; needs `administer`.
+    pub async fn forget_log(&self, edge: &NodeName) -> Result<()> {
+        self.on_edge(edge, "what was seen of its log is forgotten", self.source.forget_log(edge)).await
+    }
+
+    /// As [`Source::pair`]; needs `administer`.
+    pub async fn pair(
+        &self,
+        edge: &EdgeRecord,
+        token: &PairingToken,
+        options: &PairOptions,
+        dial: &dyn Dial,
+    ) -> Result<PairingRecord> {
+        let event = self.event(kind::PAIRING_REDEEMED).about(token.id().to_string());
+        let what = format!("with {}, whose key is {}", edge.name, token.issuer_fingerprint());
+        self.administered(told(event, &what), self.source.pair(edge, token, options, dial)).await
+    }
+
+    /// As [`Source::rotate_pairing`]; needs `administer`.
+    pub async fn rotate_pairing(&self, edge: &NodeName, dial: &dyn Dial) -> Result<PairingRecord> {
+        let event = self.event(kind::PAIRING_ROTATED).about(edge.as_str());
+        self.administered(event, self.source.rotate_pairing(edge, dial)).await
+    }
+
+    /// As [`Source::unpair`]; needs `administer`.
+    pub async fn unpair(&self, edge: &NodeName, reason: &str, dial: &dyn Dial, force: bool) -> Result<bool> {
+        let event = told(self.event(kind::PAIRING_REVOKED).about(edge.as_str()), reason);
+        self.administered(event, self.source.unpair(edge, reason, dial, force)).await
     }
 
     /// Judges and records an act of administration that is not the source's own: tokens, policies.
@@ -615,7 +646,8 @@ impl Actor<'_> {
 
     #[cold]
     fn deny(&self, action: Action, refusal: Refusal) -> Error {
-        let event = told(self.event(kind::CONTROL_DENIED).about(action.as_str()), &refusal.to_string());
+        // The rule alone: the sentence may name a person, whom the log must be able to forget.
+        let event = told(self.event(kind::CONTROL_DENIED).about(action.as_str()), &refusal.rule);
         // The refusal stands, whether or not the log takes it.
         let _ = self.authority.audit.record(event);
         Error::new(ErrorKind::Forbidden, refusal.to_string())

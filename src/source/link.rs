@@ -442,6 +442,24 @@ impl Actor<'_> {
         self.recorded(event, self.source().revoke_links(what, reason, self.principal(), dial)).await
     }
 
+    /// As [`Source::push_links`]. It carries out what others were permitted to decide, so it needs no
+    /// right of its own.
+    pub async fn push_links(
+        &self,
+        dial: &dyn Dial,
+        edges: Option<&BTreeSet<NodeName>>,
+    ) -> Result<Vec<LinkPush>> {
+        let event = told(self.event(kind::SYNC_RUN), "the keys and revocations of signed URLs");
+        self.recorded(event, self.source().push_links(dial, edges)).await
+    }
+
+    /// As [`Source::begin_link_list`]; needs `administer`.
+    pub async fn begin_link_list(&self) -> Result<()> {
+        let event =
+            told(self.event(kind::CONFIG_CHANGED), "edges are told all revocations of links once more");
+        self.administered(event, self.source().begin_link_list()).await
+    }
+
     fn may_mint(&self, resource: &LinkResource) -> Result<()> {
         let name = resource.repository();
         let judge = |resource: Resource<'_>| {

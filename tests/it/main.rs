@@ -11,6 +11,7 @@ mod delta_push;
 mod edge_process;
 mod fuzz_replay;
 mod gate;
+mod gatehouse;
 mod hostile;
 mod http;
 mod identity;

@@ -333,8 +333,9 @@ impl Call<'_> {
                     Method::PUT => {
                         let wish: LinkPolicy = self.json(body, QUESTION).await?;
                         let who = self.asker.principal.to_string();
-                        let record = links.set_policy(&name, wish, &who, self.asker.now).await?;
+                        // Before it is stored: it may widen what links open.
                         self.record(event.because("stored")).await?;
+                        let record = links.set_policy(&name, wish, &who, self.asker.now).await?;
                         media::json(false, &policy(name.as_str(), &record))
                     }
                     Method::DELETE => {

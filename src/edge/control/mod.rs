@@ -48,7 +48,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::access::{Action, Resource};
-use crate::audit::{Event, Health};
+use crate::audit::{Event, Health, kind};
 use crate::bundle::limits;
 use crate::catalog::RepositoryRecord;
 use crate::digest::Digest;
@@ -471,6 +471,13 @@ impl Call<'_> {
         let known = catalog.repository(&name).await?;
         let format = setting.format.or(known.map(|known| known.format)).unwrap_or_else(|| "generic".into());
         let record = RepositoryRecord { format, public: setting.public };
+        // First the log: what makes a repository public must not happen without a trace.
+        let mut event = self.event(kind::CONFIG_CHANGED).because(match record.public {
+            true => "the repository is public",
+            false => "the repository is private",
+        });
+        event.repository = Some(name.clone());
+        self.record(event).await?;
         catalog.set_repository(&name, &record).await?;
         media::json(false, &json!({ "name": name, "format": record.format, "public": record.public }))
     }

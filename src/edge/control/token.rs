@@ -87,7 +87,7 @@ impl Call<'_> {
                 let by = self.asker.principal.to_string();
                 let revoked = tokens.revoke(id, &by, &reason, self.asker.now).await?.ok_or_else(nothing)?;
                 let event = self.event(kind::TOKEN_REVOKED).about(id.to_string());
-                self.record(event.because(format!("{}: {reason}", record.principal))).await?;
+                self.record(event.because(reason)).await?;
                 media::json(false, &shown(&revoked, None))
             }
             _ => Err(self.unknown()),
@@ -100,7 +100,8 @@ impl Call<'_> {
         let now = self.asker.now;
         let (record, secret) = tokens.mint(wish.into_token(now)?, &self.asker.principal, now).await?;
         let event = self.event(kind::TOKEN_CREATED).about(record.id.to_string());
-        if let Err(problem) = self.record(event.because(record.principal.to_string())).await {
+        // The owner's name stays out of it: in the log, only who acts can be erased.
+        if let Err(problem) = self.record(event).await {
             // What nobody can read of has not happened.
             let reason = "its making could not be recorded";
             tokens.revoke(record.id, "system", reason, now).await?;

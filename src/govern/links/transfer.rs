@@ -45,7 +45,8 @@ impl Admission {
     }
 
     /// Begins the transfer of `ranges` (`None`: all) of an artifact of `size` bytes. When it returns,
-    /// what the link's budget pays for it is reserved for good.
+    /// what the link's budget pays for it is reserved for good. An answer without bytes, for which
+    /// there are no ranges, costs nothing.
     ///
     /// The inner error is the link's, the outer one the store's.
     pub async fn begin(
@@ -58,10 +59,9 @@ impl Admission {
             return Ok(Err(denied));
         }
         let id = self.link.claims().id;
+        let download = self.download && ranges.is_none_or(|ranges| !ranges.is_empty());
         let mut reservation = None;
-        if self.download
-            && let Some(uses) = self.link.claims().uses
-        {
+        if download && let Some(uses) = self.link.claims().uses {
             let asked = ranges.map(|ranges| ranges.iter().collect::<Spans>());
             match self.links.reserve(&self.link, uses, digest, size, asked.as_ref()).await? {
                 Some(number) => {
@@ -71,7 +71,7 @@ impl Admission {
                 None => return Ok(Err(Denied { cause: Cause::Used, link: Some(id), detail: None })),
             }
         }
-        if self.download {
+        if download {
             let near = self.link.claims().expires <= self.now.plus(MAX_GRACE);
             self.links.remember(&self.link, digest, self.now, near);
         }

@@ -84,11 +84,11 @@ fn downloads_are_in_the_log_and_are_counted() {
     block_on(async {
         let ledger = ledger().await;
         for _ in 0..3 {
-            assert_eq!(ledger.edge.get("/generic-local/app/a.bin").await.0, StatusCode::OK);
+            assert_eq!(ledger.edge.get("/files/app/a.bin").await.0, StatusCode::OK);
         }
-        let response = ledger.edge.request(Method::GET, "/generic-local/app/a.bin", None).await;
+        let response = ledger.edge.request(Method::GET, "/files/app/a.bin", None).await;
         drop(response);
-        ledger.edge.request(Method::HEAD, "/generic-local/app/b.txt", None).await;
+        ledger.edge.request(Method::HEAD, "/files/app/b.txt", None).await;
         let found = ledger.json("/api/v1/audit?kind=download.&limit=3").await;
         let entries = found["entries"].as_array().unwrap();
         assert_eq!(entries.len(), 3);
@@ -101,7 +101,7 @@ fn downloads_are_in_the_log_and_are_counted() {
         let counted = ledger.json("/api/v1/downloads?group=artifact").await;
         assert_eq!(
             counted["rows"],
-            json!([{ "value": "generic-local/app/a.bin", "started": 4, "completed": 3, "aborted": 1, "bytes": 120_000 }])
+            json!([{ "value": "files/app/a.bin", "started": 4, "completed": 3, "aborted": 1, "bytes": 120_000 }])
         );
         assert_eq!(ledger.json("/api/v1/downloads?group=subject").await["rows"][0]["value"], "anonymous");
         // It is nobody's business.
@@ -122,7 +122,7 @@ fn tiles_and_proofs_are_served() {
     block_on(async {
         let ledger = ledger().await;
         for _ in 0..200 {
-            ledger.edge.get("/generic-local/app/b.txt").await;
+            ledger.edge.get("/files/app/b.txt").await;
         }
         ledger.log.flush().unwrap();
         let (_, note) = ledger.edge.get_as_admin("/api/v1/audit/checkpoint").await;
@@ -162,7 +162,7 @@ fn an_export_is_verified_by_us_and_by_python() {
     block_on(async {
         let ledger = ledger().await;
         for _ in 0..300 {
-            ledger.edge.get("/generic-local/app/b.txt").await;
+            ledger.edge.get("/files/app/b.txt").await;
         }
         let note = ledger.log.flush().unwrap().to_note();
         let source = identity("a source");
@@ -171,12 +171,12 @@ fn an_export_is_verified_by_us_and_by_python() {
             .unwrap();
         // Over HTTP only the word of a paired source counts.
         let (status, _) = ledger.post("/api/v1/audit/cosignature", seen.witness.note.clone().into()).await;
-        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert_eq!(status, StatusCode::NOT_FOUND);
         ledger
             .log
             .accept_cosignature(seen.witness.note.as_bytes(), "source-1", &source.public_key())
             .unwrap();
-        ledger.edge.get("/generic-local/app/b.txt").await;
+        ledger.edge.get("/files/app/b.txt").await;
         let (status, tar) = ledger.edge.get_as_admin("/api/v1/audit/export").await;
         assert_eq!(status, StatusCode::OK);
         let path = ledger.directory.path().join("export.tar");
@@ -216,7 +216,7 @@ fn an_export_is_verified_by_us_and_by_python() {
 fn an_address_is_erased() {
     block_on(async {
         let ledger = ledger().await;
-        ledger.edge.get("/generic-local/app/b.txt").await;
+        ledger.edge.get("/files/app/b.txt").await;
         assert_eq!(ledger.json("/api/v1/audit?who=127.0.0.1").await["entries"].as_array().unwrap().len(), 2);
         let (status, body) = ledger.post("/api/v1/audit/erase", br#"{"subject":"127.0.0.1"}"#.to_vec()).await;
         assert_eq!((status, &body[..]), (StatusCode::OK, &br#"{"erased":1}"#[..]));
