@@ -186,7 +186,12 @@ impl Client {
 
     /// Status and length of the body of a `GET`.
     pub fn get(&mut self, path: &str) -> (u16, u64) {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+        self.get_with(path, "")
+    }
+
+    /// The same with these lines in the head.
+    pub fn get_with(&mut self, path: &str, lines: &str) -> (u16, u64) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n{lines}\r\n");
         self.stream.write_all(request.as_bytes()).unwrap();
         self.answer()
     }

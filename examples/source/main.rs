@@ -10,6 +10,7 @@ mod audit;
 mod bundles;
 mod edges;
 mod keys;
+mod link;
 mod output;
 mod people;
 mod sync;
@@ -91,6 +92,9 @@ enum Command {
     /// Witness the audit logs of edges, and verify them.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Mint signed URLs for the edges, and take them back.
+    #[command(subcommand)]
+    Link(link::Link),
     /// Show or export the trust document.
     #[command(subcommand)]
     Trust(sync::Trust),
@@ -154,6 +158,10 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
         airgap::verify(volumes, output)?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Link(link::Link::Inspect { token }) = &cli.command {
+        link::inspect(token, output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let desk = open(cli, output).await?;
     let actor = &desk.actor();
     let source = actor.source();
@@ -173,6 +181,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<ExitCode> {
         Command::Status(status) => status.run(source, output).await?,
         Command::AirGap(air_gap) => air_gap.run(actor, output).await?,
         Command::Audit(audit) => audit.run(actor, output).await?,
+        Command::Link(link) => return link.run(actor, output).await,
         Command::Trust(trust) => trust.run(actor, output).await?,
         Command::Token(token) => token.run(&desk, output).await?,
         Command::Policy(policy) => policy.run(&desk, output).await?,

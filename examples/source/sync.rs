@@ -260,7 +260,7 @@ fn report(output: &Output, outcomes: &[EdgeOutcome], dry_run: bool) -> ExitCode 
         },
     );
     // Who waits for its hours has not failed.
-    let fine = |one: &EdgeOutcome| one.error.is_none() && one.failed.is_empty();
+    let fine = |one: &EdgeOutcome| one.error.is_none() && one.failed.is_empty() && one.links.is_none();
     if outcomes.iter().all(fine) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -299,6 +299,7 @@ fn to_json(outcome: &EdgeOutcome) -> Value {
         "methods": methods,
         "fell_back": fell_back,
         "waits": outcome.waits,
+        "links": outcome.links.as_ref().map(ToString::to_string),
         "plan": plan,
         "drift": outcome.drift,
     })
@@ -340,6 +341,9 @@ fn sentences(outcome: &EdgeOutcome, dry_run: bool) -> String {
     }
     if let Some(opens) = outcome.waits {
         text += &format!("{edge}: waits for its window, which opens at {opens}\n");
+    }
+    if let Some(error) = &outcome.links {
+        text += &format!("{edge}: the keys and revocations of signed URLs did not get there: {error}\n");
     }
     for (name, version, error) in &outcome.failed {
         text += &format!("{edge}: {name} {version} did not get there: {error}\n");

@@ -12,7 +12,7 @@ mod tokens;
 
 pub use downloads::{Counts, DownloadPage, DownloadQuery, DownloadRow, Downloads, Group, Step};
 pub use links::{
-    Admission, KeyRecord, LinkDirectory, LinkInfo, LinkOptions, LinkRecord, LinkVault, Links,
+    Admission, KeyRecord, LinkDirectory, LinkInfo, LinkOptions, LinkRecord, LinkVault, Links, LinksApplied,
     MemoryLinkVault, MintOrder, Minted, PolicyRecord, Revocation, RevocationUpdate, Revoked, SharedKey,
     Transfer,
 };

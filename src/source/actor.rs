@@ -548,6 +548,11 @@ impl Actor<'_> {
         judged.map_err(|refusal| self.deny(action, refusal))
     }
 
+    /// What remembers the acts of this principal.
+    pub(super) fn audit(&self) -> &dyn AuditSink {
+        &*self.authority.audit
+    }
+
     fn adds(&self, repository: &RepositoryName, path: &ArtifactPath) -> Result<Event> {
         self.permit(Action::Bundle, at(repository, path))?;
         let mut event = self.event(kind::ARTIFACT_ADDED);
@@ -614,14 +619,18 @@ impl Actor<'_> {
         self.administered(told(event, what), act).await
     }
 
-    async fn administered<T>(&self, event: Event, act: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn administered<T>(
+        &self,
+        event: Event,
+        act: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         self.permit(Action::Administer, Resource::Edge)?;
         self.recorded(event, act).await
     }
 
     /// Does what was permitted, after it was recorded: nothing happens without a trace. What then
     /// fails is recorded once more, as not done.
-    async fn recorded<T>(&self, event: Event, act: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn recorded<T>(&self, event: Event, act: impl Future<Output = Result<T>>) -> Result<T> {
         let audit = &self.authority.audit;
         audit
             .record_durable(event.clone())
@@ -655,7 +664,7 @@ struct Judged {
     first: Option<Artifact>,
 }
 
-fn at<'a>(name: &'a RepositoryName, path: &'a ArtifactPath) -> Resource<'a> {
+pub(super) fn at<'a>(name: &'a RepositoryName, path: &'a ArtifactPath) -> Resource<'a> {
     Resource::Repository { name, path: Some(path), public: false }
 }
 
@@ -664,7 +673,7 @@ fn named(name: &BundleName) -> Resource<'_> {
 }
 
 /// The event with more said, behind what it says.
-fn told(mut event: Event, more: &str) -> Event {
+pub(super) fn told(mut event: Event, more: &str) -> Event {
     event.reason = Some(match event.reason.take() {
         Some(reason) => format!("{reason}; {more}"),
         None => more.to_owned(),

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,8 @@ pub struct EdgeOutcome {
     pub fell_back: Vec<(Digest, String)>,
     /// When its window opens, if that is what the rest waits for.
     pub waits: Option<Timestamp>,
+    /// Why it did not get the revocations and public keys of signed URLs, if it should have.
+    pub links: Option<Error>,
     /// What a dry run would send, or a broken run did not.
     pub plan: Vec<PlannedBlob>,
     /// The edge's drift after the run, or as a dry run found it; see [`EdgeStatus::drift`].
@@ -88,7 +91,7 @@ pub struct EdgeOutcome {
 impl EdgeOutcome {
     /// Whether everything that was to be done was done.
     pub fn is_complete(&self) -> bool {
-        self.error.is_none() && self.failed.is_empty() && self.waits.is_none()
+        self.error.is_none() && self.failed.is_empty() && self.waits.is_none() && self.links.is_none()
     }
 }
 
@@ -152,8 +155,8 @@ pub struct EdgeStatus {
 }
 
 impl Source {
-    /// Brings every edge to its desired state: each gets the trust document and the bundles that
-    /// are assigned to it, and answers with receipts, which are verified and kept.
+    /// Brings every edge to its desired state: each gets the trust document, the bundles that are
+    /// assigned to it, and the keys and revocations of signed URLs, and answers with receipts, which are verified and kept.
     ///
     /// Edges are independent of each other: what goes wrong with one is told in its outcome, and
     /// the others go on. Running it again is harmless and does only what is left to do.
@@ -168,12 +171,19 @@ impl Source {
     ) -> Result<Vec<EdgeOutcome>> {
         let edges = self.chosen(options.edges.as_ref()).await?;
         let wanted = self.desired().await?;
-        let outcomes = self.run(&edges, &wanted, dial, options, progress).await?;
-        if !options.dry_run {
-            let reached = outcomes.iter().filter(|outcome| outcome.error.is_none());
-            let reached: Vec<NodeName> = reached.map(|outcome| outcome.edge.clone()).collect();
-            self.witness_all(&reached, dial).await;
+        let run = self.run(&edges, &wanted, dial, options, progress);
+        if options.dry_run {
+            return run.await;
         }
+        // What was taken back does not wait for bytes that travel.
+        let (outcomes, told) = join(run, self.tell_links(&edges, dial)).await;
+        let (mut outcomes, mut told) = (outcomes?, told?);
+        for outcome in &mut outcomes {
+            outcome.links = told.remove(&outcome.edge);
+        }
+        let reached = outcomes.iter().filter(|outcome| outcome.error.is_none());
+        let reached: Vec<NodeName> = reached.map(|outcome| outcome.edge.clone()).collect();
+        self.witness_all(&reached, dial).await;
         Ok(outcomes)
     }
 
@@ -266,7 +276,7 @@ impl Source {
         self.remember(edge, &batch, |contact| contact.identity = None).await
     }
 
-    async fn chosen(&self, only: Option<&BTreeSet<NodeName>>) -> Result<Vec<EdgeRecord>> {
+    pub(super) async fn chosen(&self, only: Option<&BTreeSet<NodeName>>) -> Result<Vec<EdgeRecord>> {
         let mut edges = self.edges().await?;
         if let Some(only) = only {
             if let Some(unknown) = only.iter().find(|name| !edges.iter().any(|edge| edge.name == **name)) {
@@ -338,6 +348,7 @@ impl Source {
             methods: BTreeMap::new(),
             fell_back: Vec::new(),
             waits: None,
+            links: None,
             plan: Vec::new(),
             drift: 0,
         };

@@ -22,6 +22,7 @@ mod edges;
 mod file;
 mod governance;
 mod keys;
+mod link;
 mod pairing;
 mod propagation;
 mod query;
@@ -54,6 +55,7 @@ pub use self::dial::HttpDial;
 pub use self::edges::{AssignmentRecord, EdgeRecord, Rule};
 pub use self::governance::Governance;
 pub use self::keys::{NewKey, Ring, Role};
+pub use self::link::{LinkPush, LinkTarget, LinksRevoked, SignedUrl};
 pub use self::pairing::{PairOptions, PairingRecord};
 pub use self::propagation::{KeyState, KeyStatus, Propagation};
 pub use self::query::{MAX_DEPTH, MAX_QUERY, Query};
@@ -76,6 +78,7 @@ use crate::distribute::Planner;
 #[cfg(all(feature = "redb", feature = "delta"))]
 use crate::distribute::PlannerOptions;
 use crate::error::{Error, ErrorKind, Result};
+use crate::govern::Links;
 use crate::key::SigningKey;
 use crate::meta::{Batch, MetadataStore};
 use crate::name::Tenant;
@@ -150,6 +153,8 @@ pub struct Source {
     blobs_in_use: Mutex<()>,
     /// The identity key, once it was asked for.
     identity: std::sync::Mutex<Option<Arc<SigningKey>>>,
+    /// Its signed URLs, once they were asked for: one snapshot for all, or numbers would be given twice.
+    links: Mutex<Option<Links>>,
 }
 
 impl Source {
@@ -270,6 +275,7 @@ impl Source {
             planner: None,
             blobs_in_use: Mutex::new(()),
             identity: std::sync::Mutex::default(),
+            links: Mutex::new(None),
         })
     }
 

@@ -333,7 +333,7 @@ pub(super) fn master_name(id: TokenId) -> String {
 
 /// # Errors
 /// What the edge says, if it did not do what it was asked.
-fn accepted(answer: &Answer) -> Result<()> {
+pub(super) fn accepted(answer: &Answer) -> Result<()> {
     if (200..300).contains(&answer.status) {
         return Ok(());
     }

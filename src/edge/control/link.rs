@@ -17,7 +17,9 @@ use crate::edge::service::nothing;
 use crate::edge::tenancy::mount;
 use crate::edge::{Body, Connection, media};
 use crate::error::{Error, ErrorKind};
-use crate::govern::{KeyRecord, LinkInfo, Links, MintOrder, Minted, PolicyRecord, RevocationUpdate};
+use crate::govern::{
+    KeyRecord, LinkInfo, Links, LinksApplied, MintOrder, Minted, PolicyRecord, RevocationUpdate,
+};
 use crate::key::PublicKey;
 use crate::link::{KeyName, LinkAlgorithm, LinkId, LinkKey, LinkPolicy, LinkResource, Note, PolicyName};
 use crate::name::ArtifactPath;
@@ -354,10 +356,14 @@ impl Call<'_> {
     }
 
     /// `/api/v1/link-revocations`: what one node tells another. `GET` asks for those after a number,
-    /// `POST` brings some.
-    pub(super) async fn link_revocations(&self, body: Body) -> Answer {
+    /// `POST` brings some, and `…/applied` tells the asker what is known here of its own list.
+    pub(super) async fn link_revocations(&self, rest: &[&str], body: Body) -> Answer {
         let links = self.links_here()?;
-        self.methods("GET, HEAD, POST")?;
+        match rest {
+            [] => self.methods("GET, HEAD, POST")?,
+            ["applied"] => self.methods("GET, HEAD")?,
+            _ => return Err(self.unknown()),
+        }
         self.may(Action::Receive, Resource::Edge)?;
         let origin = match &self.asker.principal {
             Principal::Peer(peer) => peer.name.to_string(),
@@ -367,12 +373,18 @@ impl Call<'_> {
             let update: RevocationUpdate = self.json(body, UPDATE).await?;
             let count = update.revocations.len();
             let applied = links.apply(&origin, update, self.asker.now).await?;
-            let event = self.event(kind::LINK_REVOKED).about(format!("update:{applied}"));
+            let kind = if count > 0 { kind::LINK_REVOKED } else { kind::LINK_KEY_CHANGED };
+            let event = self.event(kind).about(format!("update:{applied}"));
             self.record(event.because(format!("{count} revocations of {origin}"))).await?;
-            return media::json(false, &json!({ "applied": applied }));
+            return media::json(false, &LinksApplied { applied, keys: links.shared_keys() });
         }
         let query = self.parts.uri.query().unwrap_or_default();
-        let after = query.split('&').find_map(|pair| pair.strip_prefix("after=")).unwrap_or("0");
+        let given = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name));
+        if !rest.is_empty() {
+            let applied = links.applied(&origin, given("list=")).await?;
+            return media::json(self.admitted.head, &LinksApplied { applied, keys: links.shared_keys() });
+        }
+        let after = given("after=").unwrap_or("0");
         let after = after.parse().map_err(|_| Error::invalid("after is the number of a revocation"))?;
         media::json(self.admitted.head, &links.update(after).await?)
     }

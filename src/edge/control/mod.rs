@@ -20,7 +20,7 @@
 //! | `/api/v1/links`, `…/{id}` | GET, POST; GET, DELETE | `mint` and `read` on what the link opens |
 //! | `/api/v1/links/revoke` | POST | `mint` (a subject), `administer` |
 //! | `/api/v1/link-policies/{id}` | GET; PUT, DELETE | `mint`; `administer` |
-//! | `/api/v1/link-revocations` | GET, POST | `receive` |
+//! | `/api/v1/link-revocations`, `…/applied` | GET, POST; GET | `receive` |
 //! | `/artifactory/api/signed/url`, `…/{id}` | POST; DELETE | as `/api/v1/links` |
 //! | `/api/v1/audit`, `…/status`, `…/checkpoint`, `…/tile/…`, `…/proof/…`, `…/export` | GET | `audit` |
 //! | `/api/v1/audit/cosignature`, `…/erase` | POST | `audit`; `administer` |
@@ -162,7 +162,7 @@ pub(super) async fn route(
         ["api", "v1", "link-keys", rest @ ..] => call.link_keys(rest, body).await,
         ["api", "v1", "links", rest @ ..] => call.links(rest, body).await,
         ["api", "v1", "link-policies", rest @ ..] => call.link_policies(rest, body).await,
-        ["api", "v1", "link-revocations"] => call.link_revocations(body).await,
+        ["api", "v1", "link-revocations", rest @ ..] => call.link_revocations(rest, body).await,
         ["api", "v1", "pairings", rest @ ..] => call.pairings(rest, body).await,
         ["api", "v1", "policy", rest @ ..] => call.policy(rest, body).await,
         ["api", "v1", "explain"] => call.explain(body).await,

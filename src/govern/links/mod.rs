@@ -32,7 +32,8 @@ use crate::name::{NodeName, Tenant};
 
 pub use mint::{MintOrder, Minted};
 pub use record::{
-    KeyRecord, LinkInfo, LinkRecord, PolicyRecord, Revocation, RevocationUpdate, Revoked, SharedKey,
+    KeyRecord, LinkInfo, LinkRecord, LinksApplied, PolicyRecord, Revocation, RevocationUpdate, Revoked,
+    SharedKey,
 };
 pub use transfer::{Admission, Transfer};
 pub use vault::{LinkDirectory, LinkVault, MemoryLinkVault};

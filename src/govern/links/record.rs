@@ -129,6 +129,10 @@ pub struct SharedKey {
 pub struct RevocationUpdate {
     /// The tenant.
     pub tenant: Tenant,
+    /// The list that the numbers count in, a random name. A node whose list cannot go on, because it
+    /// was put back, begins another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<String>,
     /// What the other is known to have.
     pub after: u64,
     /// What it has with this.
@@ -138,5 +142,14 @@ pub struct RevocationUpdate {
     /// The revocations, first to last.
     pub revocations: Vec<Revocation>,
     /// The live `v2` keys.
+    pub keys: Vec<SharedKey>,
+}
+
+/// What a node has of another's list, and the public halves of all live `v2` keys that it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinksApplied {
+    /// The number of the last revocation that it has of the list.
+    pub applied: u64,
+    /// The keys, wherever they come from.
     pub keys: Vec<SharedKey>,
 }

@@ -5,6 +5,7 @@ use tracing::warn;
 use super::record::{KeyRecord, LinkRecord, PolicyRecord, Revocation, RevocationUpdate, Revoked, SharedKey};
 use super::{Links, Snapshot};
 use crate::clock::Timestamp;
+use crate::digest::to_hex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::govern::record::{decode, encode};
 use crate::key::PublicKey;
@@ -12,6 +13,7 @@ use crate::link::{
     KeyName, KeyState, LinkId, LinkKey, LinkPolicy, MAX_GRACE, MAX_LIFETIME, Note, PolicyName, SKEW,
 };
 use crate::meta::{Batch, prefix_end};
+use crate::secret::Secret;
 
 /// Most revocations of one update.
 const UPDATE: usize = 10_000;
@@ -198,23 +200,45 @@ impl Links {
                     std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).unwrap_or(after);
             }
         }
-        let live = snapshot.keys.iter().filter(|key| key.state() != KeyState::Revoked);
-        let keys = live.filter_map(|key| {
-            Some(SharedKey { key: key.name().clone(), public: key.public_key()?.to_text() })
-        });
-        Ok(RevocationUpdate {
-            tenant: self.0.tenant.clone(),
-            after,
-            sequence,
-            more,
-            revocations,
-            keys: keys.collect(),
-        })
+        let (tenant, list) = (self.0.tenant.clone(), Some(self.list_name().await?));
+        let keys = self.shared_keys();
+        Ok(RevocationUpdate { tenant, list, after, sequence, more, revocations, keys })
     }
 
-    /// How far the updates of `origin` were taken in.
-    pub async fn applied(&self, origin: &str) -> Result<u64> {
-        let applied = self.0.state.read::<u64>(&format!("applied:{origin}")).await?;
+    /// The public halves of the live `v2` keys.
+    pub fn shared_keys(&self) -> Vec<SharedKey> {
+        let snapshot = self.snapshot();
+        let live = snapshot.keys.iter().filter(|key| key.state() != KeyState::Revoked);
+        let shared = live.filter_map(|key| {
+            Some(SharedKey { key: key.name().clone(), public: key.public_key()?.to_text() })
+        });
+        shared.collect()
+    }
+
+    /// The name of the list that this node's revocations are numbered in.
+    pub async fn list_name(&self) -> Result<String> {
+        let fresh = to_hex(Secret::random(8)?.expose());
+        let named = self.0.state.change::<String, _>("list", |known| match known {
+            Some(known) => Ok((None, known)),
+            None => Ok((Some(fresh.clone()), fresh.clone())),
+        });
+        named.await
+    }
+
+    /// Gives the list another name, unless it has one other than `old` already: nobody has any of
+    /// it then, and everybody is told everything. For a node whose records were put back.
+    pub async fn rename_list(&self, old: &str) -> Result<String> {
+        let fresh = to_hex(Secret::random(8)?.expose());
+        let named = self.0.state.change::<String, _>("list", |known| match known {
+            Some(known) if known != old => Ok((None, known)),
+            _ => Ok((Some(fresh.clone()), fresh.clone())),
+        });
+        named.await
+    }
+
+    /// How far a list of `origin` was taken in.
+    pub async fn applied(&self, origin: &str, list: Option<&str>) -> Result<u64> {
+        let applied = self.0.state.read::<u64>(&applied_key(origin, list)).await?;
         Ok(applied.map_or(0, |(sequence, _)| sequence))
     }
 
@@ -228,21 +252,44 @@ impl Links {
         if update.tenant != self.0.tenant {
             return Err(Error::new(ErrorKind::Mismatch, "these revocations are another tenant's"));
         }
-        let applied = self.applied(origin).await?;
+        if update.list.as_deref().is_some_and(|list| !is_list_name(list)) {
+            return Err(Error::invalid("a list of revocations is named by 1 to 64 of a-z, 0-9 and -"));
+        }
+        let at = applied_key(origin, update.list.as_deref());
+        let applied = self.applied(origin, update.list.as_deref()).await?;
         if update.after > applied {
             let message = format!("revocations after number {applied} are missing");
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         self.revoke(update.revocations).await?;
-        for shared in update.keys {
-            if let Err(error) = self.share(&shared, origin, now).await {
+        for shared in &update.keys {
+            let mut taken = self.share(shared, origin, now).await;
+            // The room that there is for keys is for those that are in use there.
+            if taken.is_err() && self.forget_retired(origin, &update.keys).await? {
+                taken = self.share(shared, origin, now).await;
+            }
+            if let Err(error) = taken {
                 // What was revoked counts, whether or not a key has room.
                 warn!(key = %shared.key, %error, "a link key from elsewhere was not taken in");
             }
         }
         let applied = applied.max(update.sequence);
-        self.0.state.write(&format!("applied:{origin}"), &applied).await?;
+        self.0.state.write(&at, &applied).await?;
         Ok(applied)
+    }
+
+    /// Forgets the keys of `origin` that it does not have itself any more, for their last link is
+    /// over; `true` if there was one.
+    async fn forget_retired(&self, origin: &str, live: &[SharedKey]) -> Result<bool> {
+        let mut any = false;
+        for (name, record) in self.keys().await? {
+            let gone = record.who == origin && live.iter().all(|shared| shared.key != name);
+            if gone && record.state == KeyState::VerifyOnly {
+                self.forget_key(&name).await?;
+                any = true;
+            }
+        }
+        Ok(any)
     }
 
     async fn share(&self, shared: &SharedKey, origin: &str, now: Timestamp) -> Result<()> {
@@ -312,6 +359,20 @@ impl Links {
         self.forget_secret(name).await;
         Ok(())
     }
+}
+
+/// Under which record it is kept how far a list was taken in.
+fn applied_key(origin: &str, list: Option<&str>) -> String {
+    match list {
+        Some(list) => format!("applied:{origin}:{list}"),
+        None => format!("applied:{origin}"),
+    }
+}
+
+/// Whether a list may have this name.
+fn is_list_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }
 
 /// Numbers as texts in their own order.

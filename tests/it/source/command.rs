@@ -323,3 +323,37 @@ fn people_act_with_tokens_and_some_of_it_takes_two() {
     }
     assert!(!log.contains(secret.trim()));
 }
+
+#[test]
+fn a_link_is_minted_shown_once_and_taken_back() {
+    let Some(session) = Session::new() else { return };
+    session.good(&["init"]);
+    std::fs::write(session.path("token"), "secret").unwrap();
+    // Nobody listens there.
+    session.good(&["edge", "add", "e1", "http://127.0.0.1:9/acme/", "--token-file", "token"]);
+    let args = ["link", "mint", "files/app/", "--prefix", "--expires", "10m", "--network", "192.0.2.0/24"];
+    let output = session.run(&args);
+    let (url, told) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(output.status.success() && url.starts_with("http://127.0.0.1:9/acme/files/app/?edge_token=v2."));
+    assert!(told.contains("e1: not told"), "{told}");
+    let said = session.json(&["link", "inspect", url.trim()]);
+    assert_eq!(said["claims"]["res"][0]["p"], "files/app/");
+    assert_eq!(said["claims"]["exp"].as_i64().unwrap() - said["claims"]["iat"].as_i64().unwrap(), 600);
+    let id = said["claims"]["id"].as_str().unwrap();
+    assert!(session.good(&["link", "list"]).contains(id));
+    assert!(session.refused(&["link", "mint", "files/app/"]).contains("--prefix"));
+    assert!(session.refused(&["link", "mint", "files/x", "--uses", "1"]).contains("one edge"));
+    assert!(session.refused(&["link", "mint", "files/x", "--edge", "e9"]).contains("no edge called e9"));
+
+    let output = session.run(&["link", "revoke", id, "--reason", "wrong partner"]);
+    assert_eq!(output.status.code(), Some(1), "an edge was not told");
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains(&format!("Revoked {id}.")) && told.contains("e1: not told"), "{told}");
+    assert!(session.good(&["link", "list"]).contains("wrong partner"));
+    let key = said["key"].as_str().unwrap();
+    let file = session.path("data/keys").join(format!("link-{key}.key"));
+    assert_eq!(mode(&file), 0o600);
+    session.run(&["link", "key", "revoke", key, "--reason", "lost"]);
+    assert!(!file.exists(), "a revoked key leaves no secret");
+    assert!(session.good(&["link", "key", "list"]).contains("revoked"));
+}

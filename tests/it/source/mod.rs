@@ -5,6 +5,7 @@ mod bundles;
 mod command;
 mod converge;
 mod duties;
+mod links;
 mod query;
 mod trust;
 
