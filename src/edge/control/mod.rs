@@ -552,7 +552,15 @@ impl Call<'_> {
 
     /// Records what is about to be answered, and waits until that is durable.
     async fn record(&self, event: Event) -> Result<(), Problem> {
-        Ok(self.edge.governance().audit.record_durable(event).await?)
+        self.edge.governance().audit.record_durable(event).await.map_err(|error| {
+            tracing::warn!(%error, "a change is refused, because the audit log does not take it");
+            // Whatever is wrong with the log: the request was good, and may be good again.
+            Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                ErrorKind::Unavailable.as_str(),
+                "The change cannot be recorded at the moment; try again.",
+            )
+        })
     }
 
     /// A JSON document of at most `limit` bytes that the client sends.

@@ -44,7 +44,7 @@ async fn e06_a_folder_and_its_neighbour() {
         ("/files/app/1.0//a.bin", 400),
         ("/files/app/1.0%2fa.bin", 400),
         ("/files/app/1.0/nothing", 404),
-        ("/api/v1/bundles", 401),
+        ("/api/v1/status", 401),
         ("/", 200),
     ] {
         assert_eq!(opened(path, &token).status(&rig.edge).await, expected, "{path}");

@@ -191,6 +191,7 @@ async fn a_stored_policy_is_gone() {
     assert_eq!(opened(S, &token).from(HERE).status(&rig.edge).await, 200);
     links.revoke_policy(&field, note()).await.unwrap();
     assert!(links.set_policy(&field, here, "token:admin", NOW).await.is_err());
+    drop(links);
     let rig = rig.reopened().await;
     assert_eq!(opened(S, &token).from(HERE).status(&rig.edge).await, 403);
 }

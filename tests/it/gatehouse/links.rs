@@ -95,6 +95,7 @@ async fn e02_the_key_is_another_an_unknown_or_a_revoked_one() {
     assert_eq!(opened(S, &token).status(&rig.edge).await, 200, "a retired key verifies");
     links.revoke_key(&key("k1"), note()).await.unwrap();
     assert_eq!(refused(&rig, &token).await, no);
+    drop(links);
     let rig = rig.reopened().await;
     assert_eq!(refused(&rig, &token).await, no, "also after a restart");
 }
@@ -329,12 +330,12 @@ async fn spoiled_tokens_of_every_kind() {
     for _ in 0..5_000 {
         let mut spoiled = token.clone().into_bytes();
         for _ in 0..=random.below(3) {
-            let at = random.below(spoiled.len());
+            let at = random.below(spoiled.len().max(1)).min(spoiled.len() - 1);
             match random.below(4) {
                 0 => spoiled[at] = b"ABCxyz019-_.="[random.below(13)],
-                1 => drop(spoiled.remove(at)),
+                1 if spoiled.len() > 2 => drop(spoiled.remove(at)),
                 2 => spoiled.insert(at, b"A.-%"[random.below(3)]),
-                _ => spoiled.truncate(at.max(1)),
+                _ => spoiled.truncate(at.max(2)),
             }
         }
         let spoiled = String::from_utf8(spoiled).unwrap();

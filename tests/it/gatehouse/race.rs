@@ -72,6 +72,7 @@ async fn e12_a_revoked_link_opens_once_more() {
     let (good, _) = rig.link(order(&["vault/s.bin"])).await;
     let (bad, id) = rig.link(order(&["vault/s.bin"])).await;
     links.revoke_link(id, note()).await.unwrap();
+    drop(links);
     let rig = rig.reopened().await;
     assert_eq!(opened(S, &good).status(&rig.edge).await, 200);
     assert_eq!(opened(S, &bad).status(&rig.edge).await, 403);

@@ -124,7 +124,7 @@ impl Rig {
         options.geo = Arc::new(world());
         change(&mut options);
         let directory = tempfile::tempdir().unwrap();
-        let opened = open(directory.path(), options.clone()).await.unwrap();
+        let opened = open(directory.path().join("edge"), options.clone()).await.unwrap();
         let token = opened.token.unwrap().expose_str().unwrap().to_owned();
         let mut house = House::new(&["e1"]);
         house.trust.tenant = name(tenant);
@@ -142,7 +142,7 @@ impl Rig {
         drop(edge);
         // Tasks that settle ended downloads hold the edge for a moment longer.
         for _ in 0..200 {
-            match open(directory.path(), options.clone()).await {
+            match open(directory.path().join("edge"), options.clone()).await {
                 Ok(opened) => {
                     assert!(opened.token.is_none(), "the control token is made once");
                     return Rig { edge: opened.edge, clock, house, token, options, directory };
@@ -192,6 +192,11 @@ impl Rig {
         let events: Events = Arc::new(|_| {});
         let outcome = converge(&transport, &self.house.blobs, &desired, Options::at(NOW), &events).await;
         outcome.unwrap();
+    }
+
+    /// The data directory.
+    pub(super) fn data(&self) -> std::path::PathBuf {
+        self.directory.path().join("edge")
     }
 
     pub(super) async fn policy(&self, document: Value) {

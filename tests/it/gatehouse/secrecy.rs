@@ -65,7 +65,10 @@ async fn e20_a_token_is_in_a_log_or_in_an_answer() {
         .with_writer(captured.clone())
         .with_ansi(false)
         .finish();
+    // With one subscriber alone, a thread without it could switch a line off for all of them.
+    let _other = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(io::sink).finish());
     let _logging = tracing::subscriber::set_default(subscriber);
+    tracing::callsite::rebuild_interest_cache();
     let mut rig = Rig::new().await;
     let (good, _) = rig.link(order(&["files/app/", "vault/s.bin"])).await;
     let (uses, _) = rig.link(MintOrder { uses: Some(1), ..order(&["vault/s.bin"]) }).await;
@@ -266,11 +269,11 @@ async fn f13_a_secret_is_in_the_data_directory() {
         println!("{} spellings of secrets in {} files: {hits} hits", secrets.len(), found.len());
         assert_eq!(hits, 0);
     };
-    search(rig.directory.path());
+    search(&rig.data());
     drop(pairings);
     let rig = rig.reopened().await;
     assert_eq!(get("/vault/s.bin").bearer(&made).status(&rig.edge).await, 404);
-    search(rig.directory.path());
+    search(&rig.data());
 }
 
 fn pairing_spellings(token: &PairingToken) -> Vec<Vec<u8>> {
@@ -288,7 +291,7 @@ async fn f13_a_secret_is_readable_for_others_of_the_machine() {
     use std::os::unix::fs::PermissionsExt as _;
     let rig = Rig::new().await;
     let mode = |path: &str| {
-        let path = rig.directory.path().join(path);
+        let path = rig.data().join(path);
         std::fs::metadata(path).unwrap().permissions().mode() & 0o077
     };
     assert_eq!(mode("links/k1.key"), 0);
@@ -297,7 +300,7 @@ async fn f13_a_secret_is_readable_for_others_of_the_machine() {
     assert_eq!(mode(""), 0, "what is private over HTTP is private on the machine");
     // A key that is revoked leaves no file.
     rig.links().revoke_key(&key("k1"), note()).await.unwrap();
-    assert!(!rig.directory.path().join("links/k1.key").exists());
-    let shown = json!({ "links": std::fs::read_dir(rig.directory.path().join("links")).unwrap().count() });
+    assert!(!rig.data().join("links/k1.key").exists());
+    let shown = json!({ "links": std::fs::read_dir(rig.data().join("links")).unwrap().count() });
     assert_eq!(shown["links"], 0);
 }
