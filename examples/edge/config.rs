@@ -144,7 +144,7 @@ impl Config {
             config.repositories.push(repository(section, &mut seen)?);
         }
         set(&mut config.tenancy, file.take_as("tenancy", tenant::tenancy)?);
-        config.tenants = tenant::tenants(file.tables("tenant")?, base)?;
+        config.tenants = tenant::tenants(file.tables("tenants")?, base)?;
         config.policy = file.take("policy")?.map(|path: PathBuf| base.join(path));
         config.proxies = tenant::proxies(file.table("proxies")?)?;
         config.audit = tenant::audit(file.table("audit")?)?;

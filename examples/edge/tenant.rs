@@ -1,4 +1,4 @@
-//! Who shares the edge, and whose word it takes: `tenancy`, `[[tenant]]`, `[proxies]`, `[audit]`.
+//! Who shares the edge, and whose word it takes: `tenancy`, `[[tenants]]`, `[proxies]`, `[audit]`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub(crate) fn tenants(sections: Vec<Section<'_>>, base: &Path) -> Result<Vec<Ten
     let mut tenants: Vec<TenantConfig> = Vec::new();
     for mut section in sections {
         let Some(name) = section.take_as("name", parsed::<Tenant>)? else {
-            return Err(section.error("a [[tenant]] needs a `name`"));
+            return Err(section.error("a [[tenants]] needs a `name`"));
         };
         if tenants.iter().any(|known| known.name == name) {
             return Err(section.error(format_args!("the tenant {name} is described twice")));

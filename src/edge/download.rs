@@ -406,7 +406,12 @@ impl Edge {
         if refusal.kind == RefusalKind::Right && matches!(asker.principal, Principal::Anonymous) {
             return;
         }
-        let mut event = asker.event(kind::DOWNLOAD_DENIED).because(refusal.to_string());
+        // What is said of a right names who lacks it, who could not be erased from there.
+        let reason = match refusal.kind {
+            RefusalKind::Right => refusal.rule.clone(),
+            _ => refusal.to_string(),
+        };
+        let mut event = asker.event(kind::DOWNLOAD_DENIED).because(reason);
         if let Resource::Repository { name, path, .. } = resource {
             (event.repository, event.path) = (Some(name.clone()), path.cloned());
         }

@@ -177,7 +177,8 @@ impl Edge {
     pub(super) fn control_denied(&self, asker: &Asker, action: Action, refusal: &Refusal) {
         if !matches!(asker.principal, Principal::Anonymous) {
             let event = asker.event(kind::CONTROL_DENIED).about(action.as_str());
-            self.note(event.because(refusal.to_string()));
+            // The rule alone: a reason can name a person, who could not be erased from it.
+            self.note(event.because(refusal.rule.clone()));
         }
     }
 
@@ -319,6 +320,7 @@ impl Edge {
             if let Err(error) = self.inner.receiver.catalog().record_event(&event).await {
                 error!(%error, "the event could not be recorded");
             }
+            self.note(Event::by_itself(event.at, kind::BLOB_DAMAGED).about(event.what));
         }
     }
 

@@ -84,9 +84,9 @@ groups = ["ci"]
 [[client_certificate]]
 fingerprint = "sha256:{}"
 user = "alice"
-[[tenant]]
+[[tenants]]
 name = "globex"
-[[tenant.oidc]]
+[[tenants.oidc]]
 issuer = "https://id.acme.test"
 audiences = ["globex"]
 jwks_url = "http://127.0.0.1:9/keys"

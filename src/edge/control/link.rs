@@ -232,7 +232,8 @@ impl Call<'_> {
         let public = record.is_some_and(|record| record.public);
         let judge = |path: Option<&ArtifactPath>| {
             let resource = Resource::Repository { name, path, public };
-            self.may(Action::Mint, resource).and_then(|()| self.may(Action::Read, resource))
+            // Where the client of the link will be is for the link's own use to tell.
+            self.may(Action::Mint, resource).and_then(|()| self.has_right(Action::Read, resource))
         };
         judge(resource.path())?;
         if matches!(resource, LinkResource::Prefix { .. }) {

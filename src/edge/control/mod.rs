@@ -151,12 +151,16 @@ pub(super) async fn route(
         ["api", "v1", "gc"] => {
             call.methods("POST")?;
             call.may(Action::Administer, Resource::Edge)?;
-            media::json(false, &edge.receiver().collect_garbage().await?)
+            let report = edge.receiver().collect_garbage().await?;
+            call.record(call.event(kind::GC_RUN)).await?;
+            media::json(false, &report)
         }
         ["api", "v1", "scrub"] => {
             call.methods("POST")?;
             call.may(Action::Administer, Resource::Edge)?;
-            media::json(false, &edge.receiver().scrub().await?)
+            let report = edge.receiver().scrub().await?;
+            call.record(call.event(kind::SCRUB_RUN)).await?;
+            media::json(false, &report)
         }
         ["api", "v1", "tokens", rest @ ..] => call.tokens(rest, body).await,
         ["api", "v1", "link-keys", rest @ ..] => call.link_keys(rest, body).await,
@@ -277,7 +281,9 @@ impl Call<'_> {
         }
         let _share = self.incoming(limits::TRUST_DOCUMENT)?;
         let envelope = body.collect(limits::TRUST_DOCUMENT).await?;
-        media::json(false, &self.edge.receiver().accept_trust(envelope).await?)
+        let accepted = self.edge.receiver().accept_trust(envelope).await?;
+        self.record(self.event(kind::TRUST_ACCEPTED).about(accepted.version.to_string())).await?;
+        media::json(false, &accepted)
     }
 
     async fn keys(&self) -> Answer {
@@ -397,7 +403,20 @@ impl Call<'_> {
             self.may(Action::Receive, Resource::Bundle { name: None })?;
             let _share = self.incoming(limits::ENVELOPE)?;
             let envelope = body.collect(limits::ENVELOPE).await?;
-            return media::json(false, &receiver.offer(&envelope).await?);
+            return match receiver.offer(&envelope).await {
+                Ok(answer) => {
+                    let mut event = self.event(kind::BUNDLE_RECEIVED);
+                    event.digest = Some(answer.digest);
+                    self.record(event).await?;
+                    media::json(false, &answer)
+                }
+                Err(error) => {
+                    let conflict = error.kind() == ErrorKind::Conflict;
+                    let kind = if conflict { kind::BUNDLE_CONFLICT } else { kind::BUNDLE_REJECTED };
+                    self.edge.note(self.event(kind).because(error.message().to_owned()));
+                    Err(error.into())
+                }
+            };
         }
         let everything =
             authorize(self.edge.policies(), self.asker, Action::List, Resource::Bundle { name: None })
@@ -428,6 +447,7 @@ impl Call<'_> {
                 let receipt = receiver.commit(name, version).await?;
                 if fresh {
                     self.edge.metrics().bundle_committed();
+                    self.record(self.event(kind::BUNDLE_COMMITTED).about_bundle(name, version)).await?;
                 }
                 Ok(media::document(false, document::ENVELOPE_TYPE, receipt))
             }
@@ -436,6 +456,7 @@ impl Call<'_> {
                 if !receiver.remove(name, version).await? {
                     return Err(nothing());
                 }
+                self.record(self.event(kind::BUNDLE_WITHDRAWN).about_bundle(name, version)).await?;
                 Ok(allowed("GET, HEAD, DELETE"))
             }
             _ => {
@@ -534,13 +555,19 @@ impl Call<'_> {
 
     /// Refuses who may not do `action` on `resource`, and has it recorded.
     fn may(&self, action: Action, resource: Resource<'_>) -> Result<(), Problem> {
-        if let Err(refusal) = authorize(self.edge.policies(), self.asker, action, resource) {
-            self.edge.control_denied(self.asker, action, &refusal);
-            return Err(self.edge.refuse(self.asker));
-        }
+        self.has_right(action, resource)?;
         if let Err(refusal) = self.edge.policies().restrict(&self.asker.wants(action, resource)) {
             self.edge.control_denied(self.asker, action, &refusal);
             return Err(restricted(self.asker));
+        }
+        Ok(())
+    }
+
+    /// Refuses who has no right to do `action` on `resource`, from wherever, and has it recorded.
+    fn has_right(&self, action: Action, resource: Resource<'_>) -> Result<(), Problem> {
+        if let Err(refusal) = authorize(self.edge.policies(), self.asker, action, resource) {
+            self.edge.control_denied(self.asker, action, &refusal);
+            return Err(self.edge.refuse(self.asker));
         }
         Ok(())
     }
