@@ -3,7 +3,7 @@
 use distedge::error::Result;
 use distedge::source::PairOptions;
 use distedge::token::{ControlRequest, SIGNATURE_HEADER, SignedBody};
-use distedge::transport::{Call, Credentials, RequestSigner, Transport as _, Verb};
+use distedge::transport::{Call, Credentials, Transport as _, Verb};
 use http::Method;
 use serde_json::{Value, json};
 
