@@ -127,7 +127,7 @@ fn secrets_are_for_their_owner_alone() {
         assert_eq!(mode(&entry.unwrap().path()), 0o600);
         files += 1;
     }
-    assert_eq!(files, 3, "two keys and a token");
+    assert_eq!(files, 4, "two keys, a token and the key of who this source is");
     let metadata = std::fs::read(session.path("data/meta.redb")).unwrap();
     assert!(!metadata.windows(11).any(|window| window == b"very-secret"));
     for args in [&["edge", "list"][..], &["status"], &["--json", "status", "e1"], &["edge", "add", "--help"]]
