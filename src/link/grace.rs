@@ -200,7 +200,8 @@ mod tests {
     fn a_full_table_keeps_what_ends_soon() {
         let mut grace = Grace::new(60);
         let client = |number: u32| Some(IpAddr::from(number.to_be_bytes()));
-        let (soon, far) = (claims(600), Claims { id: LinkId::from_number(2), ..claims(86_400) });
+        let (soon, mut far) = (claims(600), claims(86_400));
+        far.id = LinkId::from_number(2);
         for number in 0..ENTRIES as u32 - 1 {
             assert!(grace.begin(&far, Digest::of(b"a"), client(number), ISSUED));
         }
