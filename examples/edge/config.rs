@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) geo: GeoConfig,
     /// Whom the first tenant believes beside the holders of its own tokens.
     pub(crate) identity: IdentityConfig,
+    /// The address under which clients reach it.
+    pub(crate) url: Option<String>,
     /// The groups of edges it belongs to, as signed URLs name them.
     pub(crate) groups: Vec<NodeName>,
 }
@@ -117,6 +119,7 @@ impl Config {
             audit: AuditConfig::default(),
             geo: GeoConfig::default(),
             identity: IdentityConfig::default(),
+            url: None,
             groups: Vec::new(),
         })
     }
@@ -150,6 +153,7 @@ impl Config {
         config.audit = tenant::audit(file.table("audit")?)?;
         config.geo = GeoConfig::read(file.table("geo")?, base)?;
         config.identity = IdentityConfig::take(&mut file, base)?;
+        config.url = file.take_as("url", url)?;
         let groups = file.take_as("groups", |names: Vec<String>| {
             names.into_iter().map(parsed::<NodeName>).collect::<Result<Vec<_>, _>>()
         })?;
@@ -174,6 +178,7 @@ impl Config {
         options.roots = self.roots.clone();
         options.proxies = self.proxies.clone();
         options.authenticators = self.identity.authenticators();
+        options.url.clone_from(&self.url);
         options.groups = self.groups.clone();
         options.audit_full = self.audit.full;
         let days = Some(self.audit.retention_days).filter(|days| *days > 0);
@@ -269,6 +274,19 @@ fn set<T>(place: &mut T, value: Option<T>) {
 
 pub(crate) fn parsed<T: FromStr<Err: Display>>(text: String) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+/// The address of an edge, without a slash at its end.
+fn url(text: String) -> Result<String, String> {
+    let plain = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let sound =
+        |rest: &str| !rest.is_empty() && !rest.ends_with('/') && rest.bytes().all(|b| b.is_ascii_graphic());
+    match plain {
+        Some(rest) if sound(rest) && !rest.contains(['?', '#', '"']) => Ok(text),
+        _ => Err(format!(
+            "{text:?} is not an address like \"https://dl.example.com\", without a slash at its end"
+        )),
+    }
 }
 
 pub(crate) fn hosts(names: Vec<String>) -> Result<Vec<String>, String> {

@@ -48,7 +48,7 @@ fn forwarded_for(field: &[u8]) -> bool {
         ClientAddress::Known(IpAddr::V4(_)) if matches!(slow, Some(IpAddr::V6(_))) => {}
         ClientAddress::Known(client) => assert_eq!(Some(client), slow, "{text:?}"),
         ClientAddress::Unknown => {
-            let odd = slow.is_some_and(|hop| is_embedding(hop));
+            let odd = slow.is_some_and(is_embedding);
             let odd_proxy = hops.iter().any(|hop| hop.parse().is_ok_and(is_embedding));
             assert!(slow.is_none() || odd || odd_proxy, "{text:?}");
         }

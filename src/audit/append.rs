@@ -65,7 +65,7 @@ impl SegmentFile {
 
     /// Takes note of the place of an entry.
     pub(super) fn note(&mut self, seq: u64, place: Place) {
-        if seq == self.first || seq % TILE as u64 == 0 {
+        if seq == self.first || seq.is_multiple_of(TILE as u64) {
             self.places.push(place);
         }
     }

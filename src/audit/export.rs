@@ -161,7 +161,7 @@ impl TileLog {
         for index in first / TILE as u64..size.div_ceil(TILE as u64) {
             let begin = (index * TILE as u64).max(first);
             let width = (size - index * TILE as u64).min(TILE as u64) as usize;
-            if begin % TILE as u64 == 0 {
+            if begin.is_multiple_of(TILE as u64) {
                 put(out, &entries_path(index, width), &self.entry_bundle(index, width)?)?;
             }
         }

@@ -350,7 +350,7 @@ impl TileLog {
     /// [`ErrorKind::NotFound`] if there are not so many yet; [`ErrorKind::Gone`] if retention dropped
     /// some of them.
     pub fn entry_bundle(&self, index: u64, width: usize) -> Result<Vec<u8>> {
-        let first = index.checked_mul(TILE as u64).unwrap_or(u64::MAX);
+        let first = index.saturating_mul(TILE as u64);
         let mut bundle = Vec::new();
         let mut count = 0;
         self.entries(first, |_, entry| {

@@ -217,11 +217,12 @@ fn read(file: &Arc<dyn DiskFile>, first: u64, trusted: Option<u64>) -> std::io::
 /// Follows which downloads are open.
 fn track(bytes: &[u8], seq: u64, open: &mut BTreeSet<u64>) {
     match entry::kind(bytes) {
-        Some(kind) if kind == kind::DOWNLOAD_START.as_bytes() => {
-            // One that no request joins to its end is not followed.
-            if entry::Entry::read(bytes).is_ok_and(|entry| entry.req.is_some()) {
-                open.insert(seq);
-            }
+        // One that no request joins to its end is not followed.
+        Some(kind)
+            if kind == kind::DOWNLOAD_START.as_bytes()
+                && entry::Entry::read(bytes).is_ok_and(|entry| entry.req.is_some()) =>
+        {
+            open.insert(seq);
         }
         Some(kind) if kind == kind::DOWNLOAD_END.as_bytes() => {
             if let Some(start) = entry::Entry::read(bytes).ok().and_then(|entry| entry.of) {

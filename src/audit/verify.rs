@@ -278,7 +278,7 @@ impl Verifier {
             }
             self.report.entries.end = self.tree.size();
             self.meet()?;
-            if self.tree.size() % TILE as u64 == 0 {
+            if self.tree.size().is_multiple_of(TILE as u64) {
                 self.compare(files)?;
             }
         }

@@ -48,6 +48,9 @@ pub struct EdgeOptions {
     pub proxies: TrustedProxies,
     /// Tells countries.
     pub geo: Arc<dyn GeoResolver>,
+    /// The address under which clients reach it, for the links that it makes; what the request that
+    /// makes one says, if `None`.
+    pub url: Option<String>,
     /// How its log is kept.
     pub log: LogOptions,
     /// What becomes of public downloads that the log does not take.
@@ -71,6 +74,7 @@ impl EdgeOptions {
             clock: Arc::new(SystemClock),
             proxies: TrustedProxies::none(),
             geo: Arc::new(NoGeo),
+            url: None,
             log: LogOptions::default(),
             audit_full: AuditFull::Deny,
             groups: Vec::new(),
@@ -110,7 +114,10 @@ pub async fn open(data: impl AsRef<Path>, options: EdgeOptions) -> Result<Opened
     let ledger = Arc::new(TileLog::open(data.join("audit"), &origin, signer, clock.clone(), log)?);
     let downloads = Downloads::open(store.clone(), &options.tenant, ledger.clone());
     let vault = Arc::new(LinkDirectory::open(data.join("links"))?);
-    let for_links = LinkOptions::new(options.name.clone()).with_groups(options.groups);
+    let mut for_links = LinkOptions::new(options.name.clone()).with_groups(options.groups);
+    if let Some(url) = options.url {
+        for_links = for_links.with_base(url);
+    }
     let links = Links::open(store.clone(), &options.tenant, vault, for_links).await?;
     let policies = Arc::new(Policies::open(store.clone(), &options.tenant).await?);
     let pairings =

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::Output;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -165,8 +164,8 @@ jwks_url = "http://127.0.0.1:9/keys"
         ("[geo]\ndatabase = \"no.mmdb\"".into(), "line 2: `geo.database`: no.mmdb cannot be read"),
         ("[geo]\nmax_age_days = 3".into(), "line 1: `geo.max_age_days` and `geo.stale` need `geo.database`"),
         (
-            "[geo]\nnetworks = \"edge.toml\"".into(),
-            "edge.toml: line 1: expected a network, a comma and a country",
+            "# No list.\n[geo]\nnetworks = \"edge.toml\"".into(),
+            "edge.toml: line 2: expected a network, a comma and a country",
         ),
     ] {
         let (code, told) = check(dir.path(), &text);
@@ -182,7 +181,7 @@ fn a_jwt_is_judged_before_what_it_asks_for() {
     let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "k",
         "x": URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes()) });
     fs::write(dir.path().join("keys.json"), json!({ "keys": [jwk] }).to_string()).unwrap();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = distedge::clock::Clock::now(&distedge::clock::SystemClock).as_unix();
     let token = |audience: &str| {
         let claims: Value = json!({ "iss": "https://id.acme.test", "aud": audience, "sub": "alice",
             "iat": now, "exp": now + 300 });

@@ -221,5 +221,5 @@ async fn c11_networks_that_say_two_things() {
     let any = json!({ "name": "x", "on": ["files/**"], "networks": { "allow": ["any"] } });
     rig.policy(json!({ "restrict": [any] })).await;
     assert_eq!(get(A).from("198.51.100.7").status(&rig.edge).await, 200);
-    assert_eq!(get(A).from_nowhere().status(&rig.edge).await, 403, "any known address");
+    assert_eq!(get(A).at_no_address().status(&rig.edge).await, 403, "any known address");
 }

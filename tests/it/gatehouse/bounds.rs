@@ -74,12 +74,12 @@ async fn e15_a_country_that_nobody_can_tell() {
     for away in [LOST, AWAY, "127.0.0.1", "::1", "fe80::1"] {
         assert_eq!(opened(S, &token).from(away).status(&rig.edge).await, 403, "{away}");
     }
-    assert_eq!(opened(S, &token).from_nowhere().status(&rig.edge).await, 403);
+    assert_eq!(opened(S, &token).at_no_address().status(&rig.edge).await, 403);
     let near = MintOrder { networks: vec![name("10.1.0.0/16")], ..order(&["vault/s.bin"]) };
     let (token, _) = rig.link(near).await;
     assert_eq!(opened(S, &token).from("::ffff:10.1.9.9").status(&rig.edge).await, 200);
     assert_eq!(opened(S, &token).from(LOST).status(&rig.edge).await, 403);
-    assert_eq!(opened(S, &token).from_nowhere().status(&rig.edge).await, 403);
+    assert_eq!(opened(S, &token).at_no_address().status(&rig.edge).await, 403);
     let claim = opened(S, &token).from(AWAY).header("x-forwarded-for", HERE);
     assert_eq!(claim.status(&rig.edge).await, 403);
 }

@@ -15,7 +15,7 @@ use crate::support::{NOW, name};
 const CLIENTS: [&str; 4] = [HERE, LOST, AWAY, ""];
 
 fn at(ask: Ask, client: &str) -> Ask {
-    if client.is_empty() { ask.from_nowhere() } else { ask.from(client) }
+    if client.is_empty() { ask.at_no_address() } else { ask.from(client) }
 }
 
 /// What each rule should say to each of [`CLIENTS`], with a database of countries and without one.

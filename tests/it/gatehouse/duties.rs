@@ -131,7 +131,7 @@ async fn a_download_that_began_in_time_cannot_be_resumed() {
     assert_eq!(opened(A, &token).status(&rig.edge).await, 403, "it does not begin anew");
     assert_eq!(ask("HEAD", &format!("{A}?edge_token={token}")).status(&rig.edge).await, 403);
     assert_eq!(rest(got).from(AWAY).status(&rig.edge).await, 403, "nor for somebody else");
-    assert_eq!(rest(got).from_nowhere().status(&rig.edge).await, 403);
+    assert_eq!(rest(got).at_no_address().status(&rig.edge).await, 403);
     let other = opened("/files/app/latest", &token).header("range", "bytes=5-").status(&rig.edge).await;
     assert_eq!(other, 403, "nor for what was not begun");
     let resumed = rest(got).to(&rig.edge).await;
@@ -244,7 +244,7 @@ async fn a_link_goes_around_a_restriction() {
     assert_eq!(opened(S, &token).from(HERE).status(&rig.edge).await, 200);
     assert_eq!(opened(S, &token).from(AWAY).status(&rig.edge).await, 403);
     assert_eq!(opened(S, &uses).from(AWAY).status(&rig.edge).await, 403);
-    assert_eq!(opened(S, &uses).from_nowhere().status(&rig.edge).await, 403);
+    assert_eq!(opened(S, &uses).at_no_address().status(&rig.edge).await, 403);
     assert_eq!(usage(&rig, id).await, Usage::default(), "what was refused is not used");
     let bound = json!({ "name": "links", "principals": ["link"], "countries": { "deny": ["DE"] } });
     rig.policy(json!({ "restrict": [bound] })).await;

@@ -306,7 +306,7 @@ impl Ask {
     }
 
     /// From an address that the proxy in front did not tell.
-    pub(super) fn from_nowhere(mut self) -> Ask {
+    pub(super) fn at_no_address(mut self) -> Ask {
         self.nowhere = true;
         self
     }

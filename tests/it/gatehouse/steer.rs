@@ -73,7 +73,7 @@ async fn a_client_gets_what_is_meant_for_another() {
         assert_eq!(got.status, 403, "{from} {languages}");
         assert_eq!(got.header("cache-control"), Some("no-store"));
     }
-    assert_eq!(get(NOW_PATH).from_nowhere().status(&rig.edge).await, 403);
+    assert_eq!(get(NOW_PATH).at_no_address().status(&rig.edge).await, 403);
     // What it leads to can be had directly, and is then for everybody alike.
     let direct = get("/files/shop/1.0-fr/app.bin").from(HERE).to(&rig.edge).await;
     assert_eq!((direct.status, &direct.body[..]), (200, &b"francais"[..]));

@@ -69,7 +69,7 @@ fn principal(n: u64) -> Principal {
 fn event(kind: &'static str, n: u64, at: Timestamp) -> Event {
     let mut event = Event::new(at, kind, &principal(n));
     event.client = Some([192, 0, 2, (n % 90) as u8].into());
-    event.country = (n % 4 != 0).then(|| ["DE", "FR", "US"][n as usize % 3].parse().unwrap());
+    event.country = (!n.is_multiple_of(4)).then(|| ["DE", "FR", "US"][n as usize % 3].parse().unwrap());
     event.repository = Some(RepositoryName::new("generic-local").unwrap());
     event.path = Some(ArtifactPath::new(&format!("a/{}", n % 40)).unwrap());
     event.bundle = Some(BundleName::new("shop").unwrap());

@@ -217,7 +217,13 @@ fn an_address_is_erased() {
     block_on(async {
         let ledger = ledger().await;
         ledger.edge.get("/files/app/b.txt").await;
-        assert_eq!(ledger.json("/api/v1/audit?who=127.0.0.1").await["entries"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            ledger.json("/api/v1/audit?who=127.0.0.1&kind=download.").await["entries"]
+                .as_array()
+                .unwrap()
+                .len(),
+            2
+        );
         let (status, body) = ledger.post("/api/v1/audit/erase", br#"{"subject":"127.0.0.1"}"#.to_vec()).await;
         assert_eq!((status, &body[..]), (StatusCode::OK, &br#"{"erased":1}"#[..]));
         let entries = ledger.json("/api/v1/audit?kind=download.end").await;
