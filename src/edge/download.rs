@@ -406,12 +406,8 @@ impl Edge {
         if refusal.kind == RefusalKind::Right && matches!(asker.principal, Principal::Anonymous) {
             return;
         }
-        // What is said of a right names who lacks it, who could not be erased from there.
-        let reason = match refusal.kind {
-            RefusalKind::Right => refusal.rule.clone(),
-            _ => refusal.to_string(),
-        };
-        let mut event = asker.event(kind::DOWNLOAD_DENIED).because(reason);
+        // The rule alone: a sentence can name a person or an address, which could not be erased from it.
+        let mut event = asker.event(kind::DOWNLOAD_DENIED).because(refusal.rule.clone());
         if let Resource::Repository { name, path, .. } = resource {
             (event.repository, event.path) = (Some(name.clone()), path.cloned());
         }
