@@ -25,7 +25,7 @@ pub const MAX_LINES: usize = 16;
 /// Where a client is, as far as it can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientAddress {
-    /// At this address, in its [canonical](canonical) form.
+    /// At this address, in its [canonical] form.
     Known(IpAddr),
     /// It cannot be told.
     Unknown,

@@ -2,7 +2,8 @@
 //!
 //! Each tenant's edge has its own stores, keys, rights, counters and log, so there is nothing that
 //! one could learn of another beyond this file. A tenant that does not exist answers as one does
-//! that has only private things.
+//! that has only private things, apart from what every tenant tells to anyone: its front page, its
+//! `/.well-known/distedge` and its release keys.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
