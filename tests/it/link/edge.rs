@@ -167,7 +167,9 @@ async fn a_link_opens_one_file_until_it_is_taken_back() {
         // Case E06.
         let other = url.replace("a%20b.bin", "a%20b.bin.sig");
         let refused = world.get(&other).await;
-        let forged = world.get(&format!("{}A", &url[..url.len() - 1])).await;
+        // Any other last character; an `A` is replaced by one that can stand there, too.
+        let last = if url.ends_with('A') { 'Q' } else { 'A' };
+        let forged = world.get(&format!("{}{last}", &url[..url.len() - 1])).await;
         assert!(refused.0 == 403 && (forged.0 == 400 || forged == refused));
 
         let path = format!("/api/v1/links/{id}");
