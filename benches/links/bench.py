@@ -142,7 +142,7 @@ def edge(work, files):
         source("add", f"files/{name}", *sorted((files / "files" / name).iterdir()), "--label", "bench")
     source("bundle", "create", "bench", "1", "--label", "bench", "--sign")
     source("edge", "add", "bench", base, "--token-file", work / "token")
-    source("distribute", "bench", "1")
+    source("distribute", "bench", "1", "--edge", "bench")
     token = (work / "token").read_text().strip()
     call(base, token, "PUT", "/api/v1/repositories/public", {"public": True})
     return process, base, token
