@@ -3,12 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::{Action, Resource};
 use crate::error::{Error, Result};
 use crate::name::{ArtifactPath, RepositoryName};
 use crate::pattern::Pattern;
+use crate::place::text_serde;
 
 /// A set of [`Action`]s. The text form is their names joined by `,`, or `*` for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -196,26 +195,7 @@ impl FromStr for Scope {
     }
 }
 
-macro_rules! text_serde {
-    ($name:ty) => {
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
-                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-
-text_serde!(ActionSet);
-text_serde!(Reach);
-text_serde!(Scope);
+text_serde!(ActionSet, Reach, Scope);
 
 #[cfg(test)]
 mod tests {

@@ -7,12 +7,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::bundle::limits;
 use crate::bundle::trust::EdgeEntry;
 use crate::error::{Error, Result};
-use crate::place::{Country, Network};
+use crate::place::{Country, Network, text_serde};
 
 /// Where a bundle may go. The default restricts nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,23 +108,6 @@ impl<T> List<T> {
         }
         known && !self.deny.iter().any(&is) && self.allow.as_ref().is_none_or(|allow| allow.iter().any(is))
     }
-}
-
-macro_rules! text_serde {
-    ($name:ty) => {
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
-                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    };
 }
 
 /// Chooses edges: by name (`fra-1`, `fra-*`), or by `key:value` with `site`, `city`, `country`

@@ -231,7 +231,8 @@ fn checked_host(text: &str) -> Result<String, Problem> {
     if port_ok && host_ok { Ok(text.to_ascii_lowercase()) } else { Err(bad_host()) }
 }
 
-fn without_port(host: &str) -> &str {
+/// A host without the port behind it.
+pub(super) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,

@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{Request, Response};
 
+use super::gate::without_port;
 use super::{Body, Edge, Gate, Governance, Handler};
 use crate::auth::TokenAuthenticator;
 use crate::blob::MemoryBlobStore;
@@ -163,13 +164,6 @@ fn rebase(uri: &Uri) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(rest.parse::<PathAndQuery>().ok()?);
     Uri::from_parts(parts).ok()
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    }
 }
 
 /// An edge that has nothing and knows nobody.
